@@ -1,0 +1,35 @@
+//! The JSON reader never panics, what it accepts is consistent, and what it says of a bad body quotes nothing of it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+use tacho::domain::time::Timestamp;
+use tacho::ingest::{self, Batch, IngestConfig, Rules};
+
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(&IngestConfig::default(), true));
+
+/// Texts and numbers that stand for content in the seeds.
+const CONTENT: [&str; 2] = ["SECRETQ", "4111222233334444"];
+
+fuzz_target!(|body: &[u8]| {
+    match ingest::read_json(body, &RULES) {
+        Ok(batch) => check(&batch, body.len()),
+        Err(malformed) => {
+            let message = malformed.to_string();
+            assert!(CONTENT.iter().all(|content| !message.contains(content)), "{message}");
+        }
+    }
+});
+
+fn check(batch: &Batch, length: usize) {
+    assert_eq!(batch.rejected.count == 0, batch.rejected.message().is_empty());
+    // Each span, taken or rejected, is at least `{}` or `[]`.
+    assert!((batch.spans.len() as u64 + batch.rejected.count) * 2 <= length as u64);
+    for received in &batch.spans {
+        let span = &received.span;
+        assert!(span.start.0 > 0 && span.start <= span.end && span.start <= Timestamp::LATEST);
+        // Every fact is cut: a name at 256 bytes, the one message at 1024.
+        assert!(span.facts.size() < 32 * 300 + 1024 + 32 * 24);
+    }
+}

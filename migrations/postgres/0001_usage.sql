@@ -1,0 +1,117 @@
+-- Times have microseconds and are in UTC. Ids are lower-case hex, so that one pasted into a WHERE clause works.
+
+-- One row per bot request.
+CREATE TABLE usage_records (
+    id BIGINT GENERATED ALWAYS AS IDENTITY UNIQUE,
+    started_at TIMESTAMPTZ NOT NULL,
+    trace_id TEXT NOT NULL,
+    span_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    user_id TEXT,
+    endpoint TEXT,
+    method TEXT,
+    status_code SMALLINT,
+    response_time_ms DOUBLE PRECISION NOT NULL,
+    total_tokens BIGINT NOT NULL,
+    cost NUMERIC GENERATED ALWAYS AS (cost_nanousd::numeric * 0.000000001) STORED,
+    error_message TEXT,
+    created_at TIMESTAMPTZ NOT NULL,
+    service TEXT,
+    instance TEXT,
+    agent_id TEXT,
+    llm_calls BIGINT NOT NULL,
+    llm_errors BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cached_input_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    reasoning_tokens BIGINT NOT NULL,
+    cost_nanousd BIGINT,
+    unknown_usage_calls BIGINT NOT NULL,
+    unpriced_calls BIGINT NOT NULL,
+    model TEXT,
+    plan TEXT NOT NULL,
+    revision BIGINT NOT NULL,
+    change_seq BIGINT NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (started_at, trace_id, span_id, tenant)
+);
+CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at);
+CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
+CREATE INDEX usage_records_by_change ON usage_records (change_seq);
+
+CREATE SEQUENCE usage_records_change_seq;
+
+-- One row per call of a model. request_span_id is null while its request is unknown.
+CREATE TABLE llm_calls (
+    started_at TIMESTAMPTZ NOT NULL,
+    trace_id TEXT NOT NULL,
+    span_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    request_span_id TEXT,
+    provider TEXT,
+    request_model TEXT,
+    response_model TEXT,
+    operation TEXT,
+    usage TEXT NOT NULL CHECK (usage IN ('reported', 'unknown')),
+    unknown_reason TEXT,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cached_input_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    reasoning_tokens BIGINT NOT NULL,
+    cost_nanousd BIGINT,
+    price_version TEXT,
+    service_tier TEXT,
+    streaming BOOLEAN NOT NULL,
+    duration_ms DOUBLE PRECISION NOT NULL,
+    time_to_first_token_ms DOUBLE PRECISION,
+    error_type TEXT,
+    dialect TEXT NOT NULL,
+    PRIMARY KEY (started_at, trace_id, span_id, tenant)
+);
+CREATE INDEX llm_calls_by_trace ON llm_calls (trace_id);
+
+-- What was received of a trace: the usage extracts of its spans, never their content. A late span joins them, so that its trace
+-- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record.
+CREATE TABLE trace_extracts (
+    trace_id TEXT NOT NULL PRIMARY KEY,
+    extract BYTEA NOT NULL,
+    first_seen_at TIMESTAMPTZ NOT NULL,
+    last_word BOOLEAN NOT NULL,
+    due_at TIMESTAMPTZ,
+    held_by TEXT NOT NULL
+);
+CREATE INDEX trace_extracts_due ON trace_extracts (due_at) WHERE due_at IS NOT NULL;
+
+-- The sum of the usage records since the start of the period.
+CREATE TABLE billing_accounts (
+    tenant TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    free_requests_used BIGINT NOT NULL DEFAULT 0,
+    requests_used_current_period BIGINT NOT NULL,
+    tokens_used_current_period BIGINT NOT NULL,
+    cost_used_current_period_nanousd BIGINT NOT NULL,
+    period_started_at TIMESTAMPTZ NOT NULL,
+    period_kind TEXT NOT NULL DEFAULT 'month',
+    period_anchor TEXT NOT NULL DEFAULT 'calendar',
+    time_zone TEXT NOT NULL DEFAULT 'UTC',
+    created_at TIMESTAMPTZ NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (tenant, user_id)
+);
+
+-- A period that ended, with what had been used in it when it did.
+CREATE TABLE account_resets (
+    tenant TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    period_started_at TIMESTAMPTZ NOT NULL,
+    next_period_started_at TIMESTAMPTZ NOT NULL,
+    reset_at TIMESTAMPTZ NOT NULL,
+    reason TEXT NOT NULL,
+    requests_used BIGINT NOT NULL,
+    tokens_used BIGINT NOT NULL,
+    cost_used_nanousd BIGINT NOT NULL,
+    PRIMARY KEY (tenant, user_id, period_started_at)
+);

@@ -1,0 +1,115 @@
+-- Times are RFC 3339 texts in UTC with six decimals: their order is the order of time. Ids are lower-case hex.
+
+-- One row per bot request.
+CREATE TABLE usage_records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    started_at TEXT NOT NULL,
+    trace_id TEXT NOT NULL,
+    span_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    user_id TEXT,
+    endpoint TEXT,
+    method TEXT,
+    status_code INTEGER,
+    response_time_ms REAL NOT NULL,
+    total_tokens INTEGER NOT NULL,
+    cost REAL GENERATED ALWAYS AS (cost_nanousd / 1e9) VIRTUAL,
+    error_message TEXT,
+    created_at TEXT NOT NULL,
+    service TEXT,
+    instance TEXT,
+    agent_id TEXT,
+    llm_calls INTEGER NOT NULL,
+    llm_errors INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    cost_nanousd INTEGER,
+    unknown_usage_calls INTEGER NOT NULL,
+    unpriced_calls INTEGER NOT NULL,
+    model TEXT,
+    plan TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    change_seq INTEGER NOT NULL,
+    updated_at TEXT NOT NULL,
+    UNIQUE (started_at, trace_id, span_id, tenant)
+);
+CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at);
+CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
+CREATE INDEX usage_records_by_change ON usage_records (change_seq);
+
+-- One row per call of a model. request_span_id is null while its request is unknown.
+CREATE TABLE llm_calls (
+    started_at TEXT NOT NULL,
+    trace_id TEXT NOT NULL,
+    span_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    request_span_id TEXT,
+    provider TEXT,
+    request_model TEXT,
+    response_model TEXT,
+    operation TEXT,
+    usage TEXT NOT NULL CHECK (usage IN ('reported', 'unknown')),
+    unknown_reason TEXT,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    cost_nanousd INTEGER,
+    price_version TEXT,
+    service_tier TEXT,
+    streaming INTEGER NOT NULL,
+    duration_ms REAL NOT NULL,
+    time_to_first_token_ms REAL,
+    error_type TEXT,
+    dialect TEXT NOT NULL,
+    PRIMARY KEY (started_at, trace_id, span_id, tenant)
+) WITHOUT ROWID;
+CREATE INDEX llm_calls_by_trace ON llm_calls (trace_id);
+
+-- What was received of a trace: the usage extracts of its spans, never their content. A late span joins them, so that its trace
+-- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record.
+CREATE TABLE trace_extracts (
+    trace_id TEXT NOT NULL PRIMARY KEY,
+    extract BLOB NOT NULL,
+    first_seen_at TEXT NOT NULL,
+    last_word INTEGER NOT NULL,
+    due_at TEXT,
+    held_by TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX trace_extracts_due ON trace_extracts (due_at) WHERE due_at IS NOT NULL;
+
+-- The sum of the usage records since the start of the period.
+CREATE TABLE billing_accounts (
+    tenant TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    free_requests_used INTEGER NOT NULL DEFAULT 0,
+    requests_used_current_period INTEGER NOT NULL,
+    tokens_used_current_period INTEGER NOT NULL,
+    cost_used_current_period_nanousd INTEGER NOT NULL,
+    period_started_at TEXT NOT NULL,
+    period_kind TEXT NOT NULL DEFAULT 'month',
+    period_anchor TEXT NOT NULL DEFAULT 'calendar',
+    time_zone TEXT NOT NULL DEFAULT 'UTC',
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY (tenant, user_id)
+) WITHOUT ROWID;
+
+-- A period that ended, with what had been used in it when it did.
+CREATE TABLE account_resets (
+    tenant TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    period_started_at TEXT NOT NULL,
+    next_period_started_at TEXT NOT NULL,
+    reset_at TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    requests_used INTEGER NOT NULL,
+    tokens_used INTEGER NOT NULL,
+    cost_used_nanousd INTEGER NOT NULL,
+    PRIMARY KEY (tenant, user_id, period_started_at)
+) WITHOUT ROWID;

@@ -1,0 +1,149 @@
+"""Writes tests/golden/prices.json: what the package itself charges, for every model of every provider.
+
+A line per model reference: [provider asked for (null: the package guesses it), reference, id of the model found (null:
+none), calls], each call as [input, output, cached, write, reasoning, Unix seconds, service tier, cost]. The cost is in
+nano-dollars, rounded up once; null means that the package found no price for tokens or requests, and `~` before it that
+one of the prices is among those that convert.py rounds, so that the last digit may differ.
+"""
+
+import json
+from datetime import UTC, datetime, time, timedelta
+from decimal import ROUND_CEILING, getcontext
+from itertools import islice
+
+from convert import CARRIED, HERE, ROUNDED, clause
+from genai_prices import Usage, calc_price, types
+from genai_prices.data import providers
+from genai_prices.data_snapshot import get_snapshot
+
+getcontext().prec = 80
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
+PLAIN, CACHED, WRITTEN = (1446, 92, 0, 0, 0), (1446, 92, 270, 0, 0), (1447, 93, 271, 78, 31)
+BIG = (2_000_003, 100_001, 999_983, 1_009, 7)
+KEYS = ('input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_write_tokens', 'output_reasoning_tokens')
+
+
+def charge(provider, ref, tokens, at, tier):
+    """Id of the model found, and the cost as text; None for either."""
+    try:
+        found = calc_price(
+            Usage(**dict(zip(KEYS, tokens, strict=True))),
+            ref,
+            provider_id=provider,
+            genai_request_timestamp=at,
+            price_context={'service_tier': tier} if tier else None,
+        )
+    except LookupError:
+        return None, None
+    carried = [price for key, price in vars(found.model_price).items() if key in CARRIED and price is not None]
+    if not carried:
+        return found.model.id, None
+    parts = [part for price in carried for part in single_prices(price)]
+    cost = str(int((found.total_price * 10**9).to_integral_value(ROUND_CEILING)))
+    return found.model.id, ('~' if ROUNDED.intersection(parts) else '') + cost
+
+
+def single_prices(price):
+    return [price.base, *(tier.price for tier in price.tiers)] if isinstance(price, types.TieredPrices) else [price]
+
+
+def texts(matcher):
+    """A text for each leaf of a matcher that asks for something to be there."""
+    (kind, value), = matcher.items()
+    match kind:
+        case 'any_of' | 'all_of':
+            return [text for part in value for text in texts(part)]
+        case 'not':
+            return []
+    shown = {'starts_with': '{}-x', 'ends_with': 'a/{}', 'contains': 'a.{}:b'}.get(kind, '{}').format(value)
+    return [shown.replace('*', '9').replace('#', '2')]
+
+
+def references(info):
+    """Other ways to ask for the model: what its matcher names, upper case, a date written without dashes."""
+    for text in islice(dict.fromkeys(texts(clause(info.match))), 2):
+        yield text
+    yield info.id.upper()
+    if any(char.isdigit() for char in info.id):
+        yield info.id + '-20251211'
+    parts = info.id.rsplit('-', 3)
+    if len(parts) == 4 and all(part.isdigit() for part in parts[1:]):
+        yield parts[0] + '-' + ''.join(parts[1:])
+
+
+def constrained(info):
+    yield from info.prices if isinstance(info.prices, list) else [types.ConditionalPrice(prices=info.prices)]
+    yield from info.price_variants or []
+
+
+def moments(info):
+    """The seconds on both sides of each change of the price."""
+    for limit in (price.constraint for price in constrained(info)):
+        match limit:
+            case types.StartDateConstraint():
+                edges = [datetime.combine(limit.start_date, time(), UTC)]
+            case types.TimeOfDateConstraint():
+                edges = [datetime.combine(NOON.date(), edge) for edge in (limit.start_time, limit.end_time)]
+            case _:
+                edges = []
+        for edge in edges:
+            yield from (edge - timedelta(seconds=1), edge)
+
+
+def thresholds(info):
+    for prices in (price.prices for price in constrained(info)):
+        for price in vars(prices).values():
+            if isinstance(price, types.TieredPrices):
+                yield from (tier.start for tier in price.tiers)
+
+
+def calls(info):
+    yield from ((tokens, NOON, None) for tokens in (PLAIN, CACHED, WRITTEN, BIG))
+    yield from ((WRITTEN, at, None) for at in moments(info))
+    for start in thresholds(info):
+        yield from (((tokens, 77, 11, 5, 3), NOON, None) for tokens in (start, start + 1))
+    tiers = {variant.when.get('service_tier') for variant in info.price_variants or []} - {None}
+    for tier in sorted(tiers | {'no-such-tier'} if tiers else ()):
+        yield from ((tokens, NOON, tier) for tokens in (WRITTEN, BIG))
+        yield from ((WRITTEN, at, tier) for at in moments(info))
+
+
+def line(provider, ref, mixes):
+    rows, model = [], None
+    for tokens, at, tier in dict.fromkeys(mixes):
+        model, cost = charge(provider, ref, tokens, at, tier)
+        rows.append([*tokens, int(at.timestamp()), tier, cost])
+    return [provider, ref, model, rows]
+
+
+def fallbacks(source):
+    """Models of the providers that stand in for this one; their service tiers do not count here."""
+    for other in providers:
+        if other.id in (source.fallback_model_providers or []):
+            for info in other.models:
+                yield line(source.id, info.id, [(WRITTEN, NOON, None), (WRITTEN, NOON, 'flex')])
+
+
+def lines():
+    unnamed = set()
+    for source in providers:
+        for info in source.models:
+            yield line(source.id, info.id, calls(info))
+            for ref in dict.fromkeys(references(info)):
+                if ref != info.id:
+                    yield line(source.id, ref, [(WRITTEN, NOON, None)])
+            unnamed.add(info.id)
+        yield from fallbacks(source)
+    for ref in sorted(unnamed):
+        yield line(None, ref, [(PLAIN, NOON, None)])
+
+
+def main():
+    assert not get_snapshot().from_auto_update, 'the prices must be the ones in the package'
+    made = [json.dumps(row, ensure_ascii=False, separators=(',', ':')) for row in lines()]
+    target = HERE.parent / 'tests' / 'golden' / 'prices.json'
+    target.write_text('[\n' + ',\n'.join(made) + '\n]\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

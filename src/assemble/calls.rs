@@ -1,0 +1,194 @@
+//! Which spans are calls of a model: the deepest span with tokens, each call once however many instrumentations saw it.
+
+use std::time::Duration;
+
+use super::tree::{Node, Tree};
+use crate::domain::call::{Tokens, UnknownUsage, Usage};
+use crate::domain::span::{Facts, Field, Span};
+
+/// The span made by Anthropic's own SDK: nearest the wire, so its numbers win over those of another span of the same call.
+const NEAREST_THE_WIRE: &str = "com.anthropic.sdk.python";
+
+/// One call as its spans show it: places in the tree, the one that gives the numbers first.
+pub(super) struct Sighting {
+    pub numbers: usize,
+    pub others: Vec<usize>,
+}
+
+impl Sighting {
+    pub fn spans(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.numbers).chain(self.others.iter().copied())
+    }
+
+    /// The spans in the order in which names are taken from them: the span that is nearest the wire knows fewer.
+    pub fn by_names(&self) -> impl Iterator<Item = usize> {
+        self.others.iter().copied().chain(std::iter::once(self.numbers))
+    }
+}
+
+/// All calls of the trace.
+pub(super) fn find(tree: &Tree<'_>) -> Vec<Sighting> {
+    let mut places = candidates(tree);
+    places.sort_unstable_by_key(|place| (tree.nodes[*place].span.start, tree.nodes[*place].span.id));
+    merge_twins(tree, &places)
+}
+
+fn has_tokens(facts: &Facts) -> bool {
+    facts.has(Field::InputTokens) || facts.has(Field::OutputTokens) || facts.has(Field::ImplausibleTokens)
+}
+
+fn calls_a_model(facts: &Facts) -> bool {
+    facts.has(Field::ModelOperation)
+}
+
+/// Spans with tokens that have no tokens below them; and spans of a model operation without tokens that have no such span
+/// below them either. The latter are failed calls or calls of unknown usage.
+fn candidates(tree: &Tree<'_>) -> Vec<usize> {
+    let count = tree.nodes.len();
+    let (mut tokens_below, mut calls_below) = (vec![false; count], vec![false; count]);
+    for place in tree.downwards.iter().rev().copied() {
+        let facts = &tree.nodes[place].span.facts;
+        if let Some(parent) = tree.nodes[place].parent {
+            tokens_below[parent] |= tokens_below[place] || has_tokens(facts);
+            calls_below[parent] |= calls_below[place] || has_tokens(facts) || calls_a_model(facts);
+        }
+    }
+    // Below a call that counts, a span without tokens is another view of that call: an inner client, an attempt.
+    let mut inside_a_call = vec![false; count];
+    let mut found = Vec::new();
+    for place in tree.downwards.iter().copied() {
+        let node = &tree.nodes[place];
+        let facts = &node.span.facts;
+        inside_a_call[place] = node.parent.is_some_and(|parent| inside_a_call[parent]);
+        if has_tokens(facts) && !tokens_below[place] {
+            found.push(place);
+            inside_a_call[place] |= calls_a_model(facts);
+        } else if !has_tokens(facts) && calls_a_model(facts) && !calls_below[place] && !inside_a_call[place] {
+            found.push(place);
+        }
+    }
+    found
+}
+
+/// Spans of one call that lie beside each other: from different scopes, at the same time, with the same id of the answer; or,
+/// where an id is missing, below the same parent, with the same model and tokens. Of one scope only one span joins a call.
+fn merge_twins(tree: &Tree<'_>, places: &[usize]) -> Vec<Sighting> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut by_answer = rustc_hash::FxHashMap::<(Option<usize>, u64), Vec<usize>>::default();
+    let mut without_id = Vec::new();
+    for place in places.iter().copied() {
+        let Some(id) = tree.nodes[place].span.facts.number(Field::ResponseId) else {
+            without_id.push(place);
+            continue;
+        };
+        let same_id = by_answer.entry((tree.nodes[place].server, id)).or_default();
+        if let Some(group) = best(tree, &groups, same_id, place, |_, _| true) {
+            groups[group].push(place);
+        } else {
+            same_id.push(groups.len());
+            groups.push(vec![place]);
+        }
+    }
+    let mut by_parent = rustc_hash::FxHashMap::<Option<usize>, Vec<usize>>::default();
+    for (group, members) in groups.iter().enumerate() {
+        by_parent.entry(tree.nodes[members[0]].parent).or_default().push(group);
+    }
+    for place in without_id {
+        let same_parent = by_parent.entry(tree.nodes[place].parent).or_default();
+        if let Some(group) = best(tree, &groups, same_parent, place, alike) {
+            groups[group].push(place);
+        } else {
+            same_parent.push(groups.len());
+            groups.push(vec![place]);
+        }
+    }
+    groups.into_iter().map(|group| sighting(tree, group)).collect()
+}
+
+/// How many of the latest groups are looked at for a twin: more calls than this do not run at once below one parent.
+const MOST_AT_ONCE: usize = 64;
+
+/// The group whose call this span may be another view of; of several, the one that began at the nearest time.
+fn best(
+    tree: &Tree<'_>,
+    groups: &[Vec<usize>],
+    among: &[usize],
+    place: usize,
+    alike: impl Fn(&Node<'_>, &Node<'_>) -> bool,
+) -> Option<usize> {
+    let node = &tree.nodes[place];
+    let may_join = |group: &&usize| {
+        groups[**group].iter().all(|member| tree.nodes[*member].origin.scope != node.origin.scope)
+            && groups[**group].iter().any(|member| {
+                let member = &tree.nodes[*member];
+                overlap(member.span, node.span) && alike(member, node)
+            })
+    };
+    let distance = |group: &&usize| node.span.start.0.abs_diff(tree.nodes[groups[**group][0]].span.start.0);
+    among.iter().rev().take(MOST_AT_ONCE).filter(may_join).min_by_key(distance).copied()
+}
+
+fn overlap(a: &Span, b: &Span) -> bool {
+    a.start <= b.end && b.start <= a.end
+}
+
+fn alike(a: &Node<'_>, b: &Node<'_>) -> bool {
+    let models = |node: &Node<'_>| {
+        let facts = &node.span.facts;
+        [facts.text(Field::ResponseModel), facts.text(Field::RequestModel)].map(|model| model.map(str::to_owned))
+    };
+    let (first, second) = (models(a), models(b));
+    let same_model = first.iter().flatten().any(|model| second.iter().flatten().any(|other| model == other));
+    let unnamed = first.iter().flatten().next().is_none() || second.iter().flatten().next().is_none();
+    let counts = |node: &Node<'_>| (has_tokens(&node.span.facts), tokens(&node.span.facts));
+    (same_model || unnamed) && counts(a) == counts(b) && a.span.failed == b.span.failed
+}
+
+fn sighting(tree: &Tree<'_>, group: Vec<usize>) -> Sighting {
+    let rank = |place: &usize| {
+        let node = &tree.nodes[*place];
+        let far = &*node.origin.scope != NEAREST_THE_WIRE;
+        (!has_tokens(&node.span.facts), far, node.span.start, node.span.id)
+    };
+    let mut places = group;
+    places.sort_unstable_by_key(rank);
+    let others = places.split_off(1);
+    Sighting { numbers: places[0], others }
+}
+
+/// The token counts with `input` including the cached part and `output` the reasoning part, whatever the dialect left out.
+pub(super) fn tokens(facts: &Facts) -> Tokens {
+    let count = |field| facts.number(field).unwrap_or(0);
+    let (cached_input, cache_write) = (count(Field::CachedInputTokens), count(Field::CacheWriteTokens));
+    let (mut input, mut output) = (count(Field::InputTokens), count(Field::OutputTokens));
+    let reasoning = count(Field::ReasoningTokens);
+    // A part greater than the whole proves that the whole was given without it.
+    if facts.has(Field::InputWithoutCache) || cached_input.saturating_add(cache_write) > input {
+        input = input.saturating_add(cached_input).saturating_add(cache_write);
+    }
+    if reasoning > output {
+        output = output.saturating_add(reasoning);
+    }
+    Tokens { input, output, cached_input, cache_write, reasoning }
+}
+
+/// What a call used; a failed call without counts used nothing that anyone would charge.
+pub(super) fn usage(span: &Span, streaming: bool) -> Usage {
+    if span.facts.has(Field::ImplausibleTokens) {
+        Usage::Unknown(UnknownUsage::Implausible)
+    } else if has_tokens(&span.facts) || span.failed {
+        Usage::Reported(tokens(&span.facts))
+    } else if streaming {
+        Usage::Unknown(UnknownUsage::Stream)
+    } else {
+        Usage::Unknown(UnknownUsage::Missing)
+    }
+}
+
+pub(super) fn streams(facts: &Facts) -> bool {
+    facts.number(Field::Streaming) == Some(1) || facts.has(Field::TimeToFirstToken)
+}
+
+pub(super) fn time_to_first_token(facts: &Facts) -> Option<Duration> {
+    facts.number(Field::TimeToFirstToken).map(Duration::from_nanos)
+}

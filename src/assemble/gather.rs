@@ -1,0 +1,119 @@
+//! Holds the spans of open traces until they are quiet. It decides only *when* a trace is looked at, never what is in it, so a
+//! trace that is handed out too early costs a second look and nothing else.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use super::AssembleConfig;
+use crate::domain::ids::TraceId;
+use crate::domain::span::{Received, Span};
+use crate::domain::time::Timestamp;
+use crate::domain::trace::Trace;
+
+/// Most open traces; beyond it the one that is due first is handed out early.
+const MOST_TRACES: usize = 200_000;
+/// Most bytes in open traces.
+const MOST_BYTES: usize = 64 << 20;
+/// What a trace costs beside its spans: its places in the map and in the heap.
+const TRACE_OVERHEAD: usize = 160;
+
+/// A trace that is to be looked at: it was quiet, or old, or there was no more room.
+#[derive(Debug)]
+pub struct Closed {
+    pub trace_id: TraceId,
+    pub trace: Trace,
+    /// When its first span came.
+    pub first_seen: Timestamp,
+}
+
+struct Open {
+    trace: Trace,
+    first_seen: Timestamp,
+    last_seen: Timestamp,
+    bytes: usize,
+}
+
+/// The open traces.
+pub struct Gatherer {
+    quiet: Duration,
+    max_age: Duration,
+    open: FxHashMap<TraceId, Open>,
+    /// When to look at a trace; one entry an open trace. Spans that came since push it back when its time comes.
+    due: BinaryHeap<Reverse<(Timestamp, TraceId)>>,
+    bytes: usize,
+    most_traces: usize,
+    most_bytes: usize,
+}
+
+impl Gatherer {
+    pub fn new(config: &AssembleConfig) -> Self {
+        Self::bounded(config, MOST_TRACES, MOST_BYTES)
+    }
+
+    pub fn bounded(config: &AssembleConfig, most_traces: usize, most_bytes: usize) -> Self {
+        let (open, due) = (FxHashMap::default(), BinaryHeap::new());
+        Self { quiet: config.quiet, max_age: config.max_age, open, due, bytes: 0, most_traces, most_bytes }
+    }
+
+    pub fn add(&mut self, received: Received, now: Timestamp) {
+        let Received { trace_id, origin, span } = received;
+        let open = self.open.entry(trace_id).or_insert_with(|| {
+            self.due.push(Reverse((now.plus(self.quiet), trace_id)));
+            self.bytes += TRACE_OVERHEAD;
+            Open { trace: Trace::default(), first_seen: now, last_seen: now, bytes: TRACE_OVERHEAD }
+        });
+        let size = size_of::<Span>() + span.facts.size();
+        open.trace.push(&origin, span);
+        open.last_seen = open.last_seen.max(now);
+        open.bytes += size;
+        self.bytes += size;
+    }
+
+    /// Takes out what is due at `now` or beyond the bounds, at most `most` traces, the first due first.
+    pub fn close_due(&mut self, now: Timestamp, most: usize) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        while closed.len() < most
+            && let Some(Reverse((due, trace_id))) = self.due.peek().copied()
+        {
+            let full = self.open.len() > self.most_traces || self.bytes > self.most_bytes;
+            if due > now && !full {
+                break;
+            }
+            self.due.pop();
+            let due = self.due_of(&trace_id);
+            if due > now && !full {
+                self.due.push(Reverse((due, trace_id)));
+            } else {
+                closed.extend(self.take(trace_id));
+            }
+        }
+        closed
+    }
+
+    /// Takes out everything, at most `most` traces a time.
+    pub fn close_all(&mut self, most: usize) -> Vec<Closed> {
+        self.close_due(Timestamp(u64::MAX), most)
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn due_of(&self, trace_id: &TraceId) -> Timestamp {
+        let open = self.open.get(trace_id).expect("every entry of the heap has its open trace");
+        open.last_seen.plus(self.quiet).min(open.first_seen.plus(self.max_age))
+    }
+
+    fn take(&mut self, trace_id: TraceId) -> Option<Closed> {
+        let open = self.open.remove(&trace_id)?;
+        self.bytes -= open.bytes;
+        Some(Closed { trace_id, trace: open.trace, first_seen: open.first_seen })
+    }
+}

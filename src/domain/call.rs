@@ -1,0 +1,144 @@
+//! One call of a model: what it used, what it cost, what is not known about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ids::{SpanId, TraceId};
+use super::money::NanoUsd;
+use super::time::Timestamp;
+
+/// What a record and a call are found by. Time first, so that inserts stay local; redelivery of a span repeats it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Whole microseconds.
+    pub started_at: Timestamp,
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
+    pub tenant: Arc<str>,
+}
+
+/// One call of a model, after twins and repeats were removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub key: Key,
+    /// The span of the request it belongs to; `None` while no request is known.
+    pub request: Option<SpanId>,
+    /// As the span gave it; the price book knows its other names.
+    pub provider: Option<Box<str>>,
+    pub request_model: Option<Box<str>>,
+    pub response_model: Option<Box<str>>,
+    /// `chat`, `embeddings`, `text_completion`, `generate_content`.
+    pub operation: Option<Box<str>>,
+    pub usage: Usage,
+    pub cost: Cost,
+    /// What the instrumentation itself reckoned, used where we have no price.
+    pub reported_cost: Option<NanoUsd>,
+    pub service_tier: Option<Box<str>>,
+    pub streaming: bool,
+    pub duration: Duration,
+    pub time_to_first_token: Option<Duration>,
+    /// Set for a call that ended in an error.
+    pub error_type: Option<Box<str>>,
+    /// Name of the instrumentation scope.
+    pub dialect: Box<str>,
+}
+
+/// Token counts of one call. `input` includes `cached_input` and `cache_write`; `output` includes `reasoning`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tokens {
+    pub input: u64,
+    pub output: u64,
+    pub cached_input: u64,
+    pub cache_write: u64,
+    pub reasoning: u64,
+}
+
+impl Tokens {
+    /// No call uses a million million tokens: a greater count is a fault of the sender, and sums of smaller ones fit.
+    pub const MOST: u64 = 1_000_000_000_000;
+
+    pub fn total(&self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
+    /// Saturates; with counts up to `MOST` that takes nine million calls in one request.
+    pub fn add(&mut self, other: &Self) {
+        self.input = self.input.saturating_add(other.input);
+        self.output = self.output.saturating_add(other.output);
+        self.cached_input = self.cached_input.saturating_add(other.cached_input);
+        self.cache_write = self.cache_write.saturating_add(other.cache_write);
+        self.reasoning = self.reasoning.saturating_add(other.reasoning);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    Reported(Tokens),
+    Unknown(UnknownUsage),
+}
+
+impl Usage {
+    /// Zero for an unknown usage: ask for the variant before calling this a fact.
+    pub fn tokens(&self) -> Tokens {
+        match self {
+            Self::Reported(tokens) => *tokens,
+            Self::Unknown(_) => Tokens::default(),
+        }
+    }
+}
+
+/// Why the usage of a call is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnknownUsage {
+    /// A streamed answer without the usage chunk.
+    Stream,
+    /// The span of a finished call has no token counts.
+    Missing,
+    /// It has, but no call could have used that.
+    Implausible,
+}
+
+impl UnknownUsage {
+    pub const ALL: [Self; 3] = [Self::Stream, Self::Missing, Self::Implausible];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Missing => "missing",
+            Self::Implausible => "implausible",
+        }
+    }
+}
+
+/// The charge for a call, or that there is none yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cost {
+    Charged {
+        cost: NanoUsd,
+        price_version: Arc<str>,
+    },
+    /// The usage is known, a price is not.
+    Unpriced,
+    /// Nothing can be said, as the usage is unknown.
+    Unknown,
+}
+
+impl Cost {
+    pub fn charged(&self) -> Option<NanoUsd> {
+        match self {
+            Self::Charged { cost, .. } => Some(*cost),
+            Self::Unpriced | Self::Unknown => None,
+        }
+    }
+}
+
+impl Call {
+    pub fn failed(&self) -> bool {
+        self.error_type.is_some()
+    }
+
+    /// The model that answered, else the one that was asked.
+    pub fn model(&self) -> Option<&str> {
+        self.response_model.as_deref().or(self.request_model.as_deref())
+    }
+}

@@ -1,0 +1,10 @@
+//! The words of the house: plain data and the arithmetic on it. It never does I/O and never reads a clock.
+
+pub mod account;
+pub mod call;
+pub mod ids;
+pub mod money;
+pub mod record;
+pub mod span;
+pub mod time;
+pub mod trace;

@@ -1,0 +1,101 @@
+//! One bot request and what it used: the sum of its calls.
+
+use std::time::Duration;
+
+use super::call::{Call, Key, Tokens, Usage};
+use super::money::NanoUsd;
+
+/// One bot request with its calls. Its totals are always the fold of the calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub record: Record,
+    pub calls: Vec<Call>,
+}
+
+/// The row for one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub key: Key,
+    pub service: Option<Box<str>>,
+    pub instance: Option<Box<str>>,
+    pub user: Option<Box<str>>,
+    pub agent: Option<Box<str>>,
+    /// Route template; `None` for calls whose request never came.
+    pub endpoint: Option<Box<str>>,
+    /// HTTP method, else the kind of the root span.
+    pub method: Option<Box<str>>,
+    pub status: Option<u16>,
+    pub duration: Duration,
+    /// The error's type, or its message where the operator asked for messages.
+    pub error: Option<Box<str>>,
+    pub totals: Totals,
+}
+
+/// The fold of a request's calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub calls: u64,
+    pub failed_calls: u64,
+    pub unknown_usage_calls: u64,
+    pub unpriced_calls: u64,
+    pub tokens: Tokens,
+    /// The sum of the priced calls; `None` where there are calls and none has a price.
+    pub cost: Option<NanoUsd>,
+    /// The model that cost most; of equals the one that used most tokens.
+    pub model: Option<Box<str>>,
+}
+
+impl Totals {
+    /// The order of the calls changes nothing.
+    pub fn of(calls: &[Call]) -> Self {
+        let mut totals = Self::default();
+        for call in calls {
+            totals.add(call);
+        }
+        totals.cost = sum_of_costs(calls);
+        totals.model = dearest_model(calls).map(Into::into);
+        totals
+    }
+
+    fn add(&mut self, call: &Call) {
+        self.calls += 1;
+        self.failed_calls += u64::from(call.failed());
+        match &call.usage {
+            Usage::Reported(tokens) => {
+                self.tokens.add(tokens);
+                self.unpriced_calls += u64::from(call.cost.charged().is_none());
+            }
+            Usage::Unknown(_) => self.unknown_usage_calls += 1,
+        }
+    }
+}
+
+/// Saturates: the book refuses a charge long before.
+fn sum_of_costs(calls: &[Call]) -> Option<NanoUsd> {
+    if calls.is_empty() {
+        return Some(NanoUsd(0));
+    }
+    let charged = calls.iter().filter_map(|call| call.cost.charged());
+    charged.reduce(|sum, cost| sum.checked_add(cost).unwrap_or(NanoUsd(i64::MAX)))
+}
+
+fn dearest_model(calls: &[Call]) -> Option<&str> {
+    let named = calls.iter().filter_map(|call| call.model().map(|model| (call, model)));
+    let mut models: Vec<(&str, i128, u64)> = Vec::new();
+    for (call, model) in named {
+        let cost = call.cost.charged().map_or(0, |cost| i128::from(cost.0));
+        let tokens = call.usage.tokens().total();
+        match models.iter_mut().find(|(name, ..)| *name == model) {
+            Some((_, sum, used)) => {
+                *sum += cost;
+                *used = used.saturating_add(tokens);
+            }
+            None => models.push((model, cost, tokens)),
+        }
+    }
+    // The name last, so that equals do not depend on the order of the calls.
+    models
+        .into_iter()
+        .max_by_key(|(name, cost, tokens)| (*cost, *tokens, std::cmp::Reverse(*name)))
+        .map(|(name, ..)| name)
+}

@@ -1,0 +1,58 @@
+//! All that was received of one trace. Two of them join to the same whole in any order and with any repetition.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::span::{Origin, Span};
+
+/// Spans under the resource and scope they came with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Part {
+    origin: Arc<Origin>,
+    spans: Vec<Span>,
+}
+
+impl Trace {
+    /// Adds a span as it came. Repeats stay until `joined`.
+    pub fn push(&mut self, origin: &Arc<Origin>, span: Span) {
+        self.spans_of(origin).push(span);
+    }
+
+    /// The union of both in canonical form: parts by origin, spans by id, each id once. Of two versions of one span the greater
+    /// stays, so that the order of arrival does not decide.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        let parts = self.parts.into_iter().chain(other.parts);
+        let mut spans: Vec<(Span, Arc<Origin>)> =
+            parts.flat_map(|part| part.spans.into_iter().map(move |span| (span, Arc::clone(&part.origin)))).collect();
+        // Greatest version first within an id, and then only the first of each id is kept.
+        spans.sort_unstable_by(|a, b| a.0.id.cmp(&b.0.id).then_with(|| b.cmp(a)));
+        spans.dedup_by_key(|(span, _)| span.id);
+        let mut whole = Self::default();
+        for (span, origin) in spans {
+            whole.push(&origin, span);
+        }
+        whole.parts.sort_unstable_by(|a, b| a.origin.cmp(&b.origin));
+        whole
+    }
+
+    pub fn spans(&self) -> impl Iterator<Item = (&Origin, &Span)> {
+        self.parts.iter().flat_map(|part| part.spans.iter().map(|span| (&*part.origin, span)))
+    }
+
+    fn spans_of(&mut self, origin: &Arc<Origin>) -> &mut Vec<Span> {
+        // A handful of origins a trace: a search is quicker than a map.
+        let known = self.parts.iter().position(|part| Arc::ptr_eq(&part.origin, origin) || part.origin == *origin);
+        let place = known.unwrap_or_else(|| {
+            self.parts.push(Part { origin: Arc::clone(origin), spans: Vec::new() });
+            self.parts.len() - 1
+        });
+        &mut self.parts[place].spans
+    }
+}

@@ -1,0 +1,409 @@
+//! From attributes to facts: what both readers, protobuf and JSON, do with a span once they have found it. Whatever is not on
+//! the dialect's list is never copied. Values become typed here, once.
+
+use std::borrow::Cow;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use super::dialect::{self, Dialect, Meaning, Unit, resource};
+use super::{BadSpan, Batch, Rules};
+use crate::domain::call::Tokens;
+use crate::domain::ids::{SpanId, TraceId};
+use crate::domain::span::{FactsBuilder, Field, Kind, Origin, Received, Span};
+use crate::domain::time::Timestamp;
+
+/// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
+const LONGEST_NAME: usize = 256;
+/// Longest error type kept; anything longer is no class name.
+const LONGEST_ERROR_TYPE: usize = 128;
+/// Longest error message kept, where messages are asked for.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// A value as it stands in the body. Of an array only the first text counts (captured HTTP headers).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Raw<'a> {
+    Text(&'a str),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+}
+
+/// The parts of a span that are not attributes, as they stand in the body.
+#[derive(Default)]
+pub(super) struct Head<'a> {
+    pub trace_id: &'a [u8],
+    pub span_id: &'a [u8],
+    pub parent: &'a [u8],
+    pub name: &'a str,
+    pub kind: i32,
+    pub start: u64,
+    pub end: u64,
+    pub failed: bool,
+    pub message: &'a str,
+}
+
+enum Held<'a> {
+    Number(u64),
+    Text(Cow<'a, str>),
+}
+
+/// Collects one span after the other. Lives as long as the body it reads.
+pub(super) struct Extractor<'a> {
+    rules: &'a Rules,
+    /// One place a field; the ranks decide which of several keys stays.
+    slots: [(u8, Held<'a>); Field::COUNT],
+    /// Bit `n` is set where slot `n` holds something of the present span.
+    taken: u32,
+    facts: FactsBuilder,
+}
+
+const _: () = assert!(Field::COUNT <= 32, "the bits of Extractor::taken");
+
+impl<'a> Extractor<'a> {
+    pub fn new(rules: &'a Rules) -> Self {
+        let slots = std::array::from_fn(|_| (0, Held::Number(0)));
+        Self { rules, slots, taken: 0, facts: FactsBuilder::default() }
+    }
+
+    pub fn dialect(&self) -> &'a Dialect {
+        &self.rules.dialect
+    }
+
+    /// Takes an attribute under each of its meanings, unless a key of better rank was there. Of a key that comes twice the first counts.
+    pub fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
+        for meaning in meanings {
+            match read(meaning.unit, value) {
+                Reading::Value(held) => self.hold(meaning.field, meaning.rank, held),
+                Reading::Implausible => self.hold(Field::ImplausibleTokens, 0, Held::Number(1)),
+                Reading::Absent => {}
+            }
+        }
+    }
+
+    /// Ends the span: into the batch it goes, or among the rejected ones.
+    pub fn finish(&mut self, head: &Head<'a>, origin: &Arc<Origin>, batch: &mut Batch) {
+        if dialect::input_lacks_cache(&origin.scope) {
+            self.hold(Field::InputWithoutCache, 0, Held::Number(1));
+        }
+        match self.span(head) {
+            Ok((trace_id, span)) => batch.push(Received { trace_id, origin: Arc::clone(origin), span }),
+            Err(bad) => batch.reject(bad, head.span_id),
+        }
+        self.taken = 0;
+    }
+
+    fn span(&mut self, head: &Head<'a>) -> Result<(TraceId, Span), BadSpan> {
+        let trace_id = TraceId::from_bytes(head.trace_id).ok_or(BadSpan::TraceId)?;
+        let id = SpanId::from_bytes(head.span_id).ok_or(BadSpan::SpanId)?;
+        let parent = match head.parent {
+            // Some senders write "no parent" as an id of zeros.
+            [] | [0, 0, 0, 0, 0, 0, 0, 0] => None,
+            bytes => Some(SpanId::from_bytes(bytes).ok_or(BadSpan::ParentId)?),
+        };
+        let (start, end) = (Timestamp(head.start), Timestamp(head.end));
+        if head.start == 0 || start > Timestamp::LATEST {
+            return Err(BadSpan::StartTime);
+        }
+        if end < start {
+            return Err(BadSpan::EndBeforeStart);
+        }
+        let kind = Kind::from_otlp(head.kind);
+        if kind == Kind::Server || parent.is_none() {
+            self.hold_text(Field::Name, head.name, LONGEST_NAME);
+        }
+        if head.failed && self.rules.error_messages {
+            self.hold_text(Field::ErrorMessage, head.message, LONGEST_MESSAGE);
+        }
+        Ok((trace_id, Span { id, parent, kind, start, end, failed: head.failed, facts: self.facts() }))
+    }
+
+    fn hold_text(&mut self, field: Field, text: &'a str, longest: usize) {
+        if !text.is_empty() {
+            self.hold(field, 0, Held::Text(clean(text, longest)));
+        }
+    }
+
+    fn hold(&mut self, field: Field, rank: u8, held: Held<'a>) {
+        let (slot, bit) = (field as usize, 1 << field as u32);
+        if self.taken & bit == 0 || rank < self.slots[slot].0 {
+            self.slots[slot] = (rank, held);
+            self.taken |= bit;
+        }
+    }
+
+    fn facts(&mut self) -> crate::domain::span::Facts {
+        for (position, field) in FIELDS.iter().enumerate() {
+            if self.taken & 1 << position == 0 {
+                continue;
+            }
+            match &self.slots[position].1 {
+                Held::Number(number) => self.facts.number(*field, *number),
+                Held::Text(text) => self.facts.text(*field, text),
+            }
+        }
+        self.facts.take()
+    }
+}
+
+/// All fields in their order.
+const FIELDS: [Field; Field::COUNT] = [
+    Field::Name,
+    Field::HttpMethod,
+    Field::HttpRoute,
+    Field::HttpPath,
+    Field::HttpStatus,
+    Field::User,
+    Field::Tenant,
+    Field::Agent,
+    Field::ModelOperation,
+    Field::Provider,
+    Field::RequestModel,
+    Field::ResponseModel,
+    Field::ServiceTier,
+    Field::ResponseId,
+    Field::InputTokens,
+    Field::InputWithoutCache,
+    Field::OutputTokens,
+    Field::CachedInputTokens,
+    Field::CacheWriteTokens,
+    Field::ReasoningTokens,
+    Field::ImplausibleTokens,
+    Field::ReportedCost,
+    Field::Streaming,
+    Field::TimeToFirstToken,
+    Field::ErrorType,
+    Field::ErrorMessage,
+];
+
+/// Collects the attributes of a resource; of a repeated key the first counts.
+#[derive(Default)]
+pub(super) struct ResourceReader {
+    origin: Origin,
+    /// Place in `resource::INSTANCE` of the key that gave the instance.
+    instance_rank: Option<usize>,
+}
+
+impl ResourceReader {
+    pub fn wants(key: &[u8]) -> bool {
+        [resource::SERVICE, resource::NAMESPACE].iter().chain(resource::INSTANCE).any(|known| known.as_bytes() == key)
+    }
+
+    pub fn attribute(&mut self, key: &[u8], value: Raw<'_>) {
+        let Raw::Text(text) = value else { return };
+        if text.is_empty() {
+            return;
+        }
+        let named = || Some(Box::from(clean(text, LONGEST_NAME)));
+        if key == resource::SERVICE.as_bytes() {
+            self.origin.service = self.origin.service.take().or_else(named);
+        } else if key == resource::NAMESPACE.as_bytes() {
+            self.origin.namespace = self.origin.namespace.take().or_else(named);
+        } else if let Some(rank) = resource::INSTANCE.iter().position(|known| known.as_bytes() == key)
+            && self.instance_rank.is_none_or(|held| rank < held)
+        {
+            self.instance_rank = Some(rank);
+            self.origin.instance = named();
+        }
+    }
+
+    pub fn origin(&self, scope: &str) -> Arc<Origin> {
+        Arc::new(Origin { scope: clean(scope, LONGEST_NAME).into(), ..self.origin.clone() })
+    }
+}
+
+enum Reading<'a> {
+    Value(Held<'a>),
+    /// Not there, or nothing we can use: the next key may be.
+    Absent,
+    /// A token count that no call could have.
+    Implausible,
+}
+
+impl<'a> From<Option<Held<'a>>> for Reading<'a> {
+    fn from(held: Option<Held<'a>>) -> Self {
+        held.map_or(Self::Absent, Self::Value)
+    }
+}
+
+fn read(unit: Unit, value: Raw<'_>) -> Reading<'_> {
+    match unit {
+        Unit::Name => name(value).map(Held::Text).into(),
+        Unit::Path => text(value).map(|text| Held::Text(clean(path_of(text), LONGEST_NAME))).into(),
+        Unit::Tokens => tokens(value),
+        Unit::Status => number(value).filter(|code| (100.0..600.0).contains(code)).map(whole).into(),
+        Unit::Flag => flag(value).map(|set| Held::Number(u64::from(set))).into(),
+        Unit::Seconds => duration(value, 1e9),
+        Unit::Milliseconds => duration(value, 1e6),
+        Unit::Dollars => {
+            number(value).filter(|dollars| (1e-9..1e9).contains(dollars)).map(|usd| whole((usd * 1e9).ceil())).into()
+        }
+        Unit::Hash => text(value).map(|text| Held::Number(hash(text))).into(),
+        Unit::Operation => {
+            text(value).and_then(dialect::model_operation).map(|name| Held::Text(Cow::Borrowed(name))).into()
+        }
+        Unit::ErrorType => text(value).map(|text| Held::Text(Cow::Borrowed(error_type(text)))).into(),
+    }
+}
+
+fn text(value: Raw<'_>) -> Option<&str> {
+    match value {
+        Raw::Text(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+/// Ids are sometimes sent as numbers.
+fn name(value: Raw<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        Raw::Int(number) => Some(Cow::Owned(number.to_string())),
+        other => text(other).map(|text| clean(text, LONGEST_NAME)),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "used for bounded quantities only; token counts have their own reader")]
+fn number(value: Raw<'_>) -> Option<f64> {
+    match value {
+        Raw::Int(number) => Some(number as f64),
+        Raw::Double(number) => Some(number),
+        Raw::Text(text) => text.parse().ok(),
+        Raw::Bool(_) => None,
+    }
+    .filter(|number: &f64| number.is_finite())
+}
+
+/// For numbers already known to be whole and between 0 and 2^63.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the callers check the range")]
+fn whole<'a>(number: f64) -> Held<'a> {
+    Held::Number(number as u64)
+}
+
+/// Negative counts say "not known" in some dialects. Fractions are no counts.
+fn tokens<'a>(value: Raw<'_>) -> Reading<'a> {
+    let count = match value {
+        Raw::Int(count) => i128::from(count),
+        Raw::Double(count) if count.fract() == 0.0 && count.abs() < 1e18 => return tokens_of(count),
+        Raw::Double(count) if count.is_finite() && count.abs() >= 1e18 => return Reading::Implausible,
+        Raw::Text(text) => match text.parse() {
+            Ok(count) => count,
+            Err(_) => return Reading::Absent,
+        },
+        Raw::Double(_) | Raw::Bool(_) => return Reading::Absent,
+    };
+    match u64::try_from(count) {
+        Ok(count) if count <= Tokens::MOST => Reading::Value(Held::Number(count)),
+        _ if count < 0 => Reading::Absent,
+        _ => Reading::Implausible,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the caller checks that it is whole and below 1e18")]
+fn tokens_of<'a>(count: f64) -> Reading<'a> {
+    tokens(Raw::Int(count as i64))
+}
+
+fn flag(value: Raw<'_>) -> Option<bool> {
+    match value {
+        Raw::Bool(set) => Some(set),
+        Raw::Text("true") => Some(true),
+        Raw::Text("false") => Some(false),
+        Raw::Text(operation) => dialect::streams_by_name(operation).then_some(true),
+        Raw::Int(_) | Raw::Double(_) => None,
+    }
+}
+
+/// Up to eleven days: more is a mistaken unit.
+fn duration<'a>(value: Raw<'_>, nanos: f64) -> Reading<'a> {
+    number(value).map(|amount| amount * nanos).filter(|nanos| (0.0..1e15).contains(nanos)).map(whole).into()
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = rustc_hash::FxHasher::default();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+fn path_of(target: &str) -> &str {
+    let shown = target.split(['?', '#']).next().unwrap_or(target);
+    match shown.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => shown,
+    }
+}
+
+/// Class names and codes only: provider texts have spaces, and must not pass as a type.
+fn error_type(text: &str) -> &str {
+    let is_class = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-/".contains(&byte);
+    if text.len() <= LONGEST_ERROR_TYPE && text.bytes().all(is_class) { text } else { "_OTHER" }
+}
+
+/// Replaces control characters, NUL among them, which no database takes, and cuts what is longer than `longest` bytes.
+pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
+    let clean = text.len() <= longest && !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == 0xc2);
+    if clean {
+        return Cow::Borrowed(text);
+    }
+    let printable: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if printable.len() <= longest {
+        return Cow::Owned(printable);
+    }
+    let mark = format!("~{:016x}", hash(text));
+    let cut = printable.floor_char_boundary(longest - mark.len());
+    Cow::Owned(format!("{}{mark}", &printable[..cut]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_fields_is_complete_and_in_order() {
+        assert!(FIELDS.iter().enumerate().all(|(position, field)| *field as usize == position));
+    }
+
+    #[test]
+    fn paths_lose_host_query_and_fragment() {
+        for (target, path) in [
+            ("/a/b?token=SECRET", "/a/b"),
+            ("http://user:pw@host:1/a?x#y", "/a"),
+            ("https://host?q=1", "/"),
+            ("/a#f", "/a"),
+            ("/r?u=http://x/y", "/r"),
+        ] {
+            assert_eq!(path_of(target), path, "{target}");
+        }
+    }
+
+    #[test]
+    fn token_counts_are_whole_plausible_and_not_negative() {
+        let read = |value| match tokens(value) {
+            Reading::Value(Held::Number(count)) => format!("{count}"),
+            Reading::Value(Held::Text(_)) => unreachable!(),
+            Reading::Absent => "absent".into(),
+            Reading::Implausible => "implausible".into(),
+        };
+        assert_eq!(read(Raw::Int(7)), "7");
+        assert_eq!(read(Raw::Double(7.0)), "7");
+        assert_eq!(read(Raw::Text("7")), "7");
+        assert_eq!(read(Raw::Int(-1)), "absent");
+        assert_eq!(read(Raw::Double(7.5)), "absent");
+        assert_eq!(read(Raw::Double(f64::NAN)), "absent");
+        assert_eq!(read(Raw::Text("many")), "absent");
+        assert_eq!(read(Raw::Int(i64::MAX)), "implausible");
+        assert_eq!(read(Raw::Double(1e300)), "implausible");
+        assert_eq!(read(Raw::Text("99999999999999999999")), "implausible");
+    }
+
+    #[test]
+    fn names_are_cleaned_and_long_ones_stay_apart() {
+        assert_eq!(clean("a\0b\u{85}c", 64), "a\u{fffd}b\u{fffd}c");
+        let (one, two) = ("ä".repeat(300), format!("{}x", "ä".repeat(300)));
+        assert!(clean(&one, 256).len() <= 256);
+        assert_ne!(clean(&one, 256), clean(&two, 256));
+    }
+
+    #[test]
+    fn a_providers_text_is_no_error_type() {
+        assert_eq!(error_type("openai.RateLimitError"), "openai.RateLimitError");
+        assert_eq!(error_type("Rate limit reached for user-secret"), "_OTHER");
+    }
+}

@@ -1,0 +1,192 @@
+//! OTLP over gRPC. The messages stay bytes: the walk reads them, tonic does not decode.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes};
+use tokio::net::TcpListener;
+use tonic::body::Body;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, UnaryService};
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::{Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
+
+const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+
+/// Exporters send bodies of some hundred KiB; with the 64 KiB that HTTP/2 starts with they would wait for every one.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Serves until `stop` ends, then finishes what was begun.
+pub async fn serve(
+    listener: TcpListener,
+    intake: Intake,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let traces = Export { intake: intake.clone(), signal: Signal::Traces };
+    let metrics = Export { intake: intake.clone(), signal: Signal::Ignored("metrics") };
+    let logs = Export { intake, signal: Signal::Ignored("logs") };
+    let router = axum::Router::new()
+        .route_service(TRACES, traces)
+        .route_service(METRICS, metrics)
+        .route_service(LOGS, logs)
+        .fallback(|| async { Status::unimplemented("not an OTLP service").into_http::<axum::body::Body>() });
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .await
+}
+
+#[derive(Clone, Copy)]
+enum Signal {
+    Traces,
+    Ignored(&'static str),
+}
+
+#[derive(Clone)]
+struct Export {
+    intake: Intake,
+    signal: Signal,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+impl tower_service::Service<http::Request<axum::body::Body>> for Export {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<axum::body::Body>) -> Answer {
+        let intake = self.intake.clone();
+        let method = match self.signal {
+            // The slot comes before the body is read, so that refusing costs nothing.
+            Signal::Traces => match intake.slot(Protocol::Grpc) {
+                Ok(slot) => Method::Take(Some(slot)),
+                Err(overloaded) => {
+                    let refusal = status(&overloaded.into()).into_http();
+                    return Box::pin(async move { Ok(refusal) });
+                }
+            },
+            Signal::Ignored(signal) => Method::Ignore(signal),
+        };
+        Box::pin(async move {
+            let limit = intake.max_body;
+            let mut grpc = Grpc::new(Raw)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate)
+                .accept_compressed(CompressionEncoding::Zstd)
+                .max_decoding_message_size(limit);
+            let mut response = grpc.unary(Call { intake, method }, request).await;
+            refuse_for_good(&mut response);
+            Ok(response)
+        })
+    }
+}
+
+/// tonic answers OUT_OF_RANGE to a message over the limit, which OTLP tells clients to send again. It would never fit.
+fn refuse_for_good(response: &mut http::Response<Body>) {
+    let out_of_range = i32::from(Code::OutOfRange).to_string();
+    if let Some(code) = response.headers_mut().get_mut("grpc-status")
+        && code.as_bytes() == out_of_range.as_bytes()
+    {
+        *code = i32::from(Code::ResourceExhausted).into();
+    }
+}
+
+enum Method {
+    Take(Option<Slot>),
+    Ignore(&'static str),
+}
+
+struct Call {
+    intake: Intake,
+    method: Method,
+}
+
+impl UnaryService<Bytes> for Call {
+    type Response = Vec<u8>;
+    type Future = std::future::Ready<Result<Response<Vec<u8>>, Status>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        std::future::ready(self.answer(&request.into_inner()).map(Response::new).map_err(|refused| status(&refused)))
+    }
+}
+
+impl Call {
+    fn answer(&mut self, body: &[u8]) -> Result<Vec<u8>, Refused> {
+        match &mut self.method {
+            Method::Take(slot) => {
+                let slot = slot.take().ok_or(Overloaded)?;
+                let rejected = self.intake.take(slot, Protocol::Grpc, body)?;
+                Ok(answer::success_protobuf(&rejected))
+            }
+            Method::Ignore(signal) => {
+                self.intake.ignore(signal);
+                Ok(answer::success_protobuf(&Rejected::default()))
+            }
+        }
+    }
+}
+
+fn status(refused: &Refused) -> Status {
+    match refused {
+        Refused::Malformed(_) => Status::invalid_argument(refused.to_string()),
+        Refused::Overloaded(_) => Status::with_error_details(
+            Code::Unavailable,
+            refused.to_string(),
+            ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
+        ),
+    }
+}
+
+/// Messages as bytes in both directions.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

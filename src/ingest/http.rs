@@ -1,0 +1,154 @@
+//! OTLP over HTTP/1.1: `/v1/traces` in protobuf and JSON; `/v1/metrics` and `/v1/logs` are accepted and passed over.
+
+use std::future::Future;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::net::TcpListener;
+use tonic::Code;
+
+use super::inflate::{Encoding, InflateError};
+use super::{Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, answer};
+
+/// Serves until `stop` ends, then finishes what was begun.
+pub async fn serve(
+    listener: TcpListener,
+    intake: Intake,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/v1/traces", post(traces))
+        .route("/v1/metrics", post(|state, request| ignored(state, request, "metrics")))
+        .route("/v1/logs", post(|state, request| ignored(state, request, "logs")))
+        .with_state(intake);
+    let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY on a connection");
+        }
+    });
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Response {
+    let Some(protocol) = protocol(request.headers()) else { return unsupported_type() };
+    let answered = take(&intake, protocol, request).await;
+    let mut response = match &answered {
+        Ok(rejected) => success(protocol, rejected),
+        Err(refusal) => failure(protocol, refusal),
+    };
+    if let Err(Refusal::Refused(Refused::Overloaded(_))) = answered {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+    }
+    response
+}
+
+async fn ignored(State(intake): State<Intake>, request: Request<Body>, signal: &'static str) -> Response {
+    let Some(protocol) = protocol(request.headers()) else { return unsupported_type() };
+    // Read to its end, so that the connection stays usable.
+    if let Err(refusal) = read(&intake, request.into_body()).await {
+        return failure(protocol, &refusal);
+    }
+    intake.ignore(signal);
+    success(protocol, &Rejected::default())
+}
+
+/// Why a body was not taken.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Inflate(#[from] InflateError),
+    #[error("content encoding is none of gzip, deflate, zstd, identity")]
+    Encoding,
+    #[error("the body could not be read")]
+    Broken,
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(overloaded: Overloaded) -> Self {
+        Self::Refused(overloaded.into())
+    }
+}
+
+async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Result<Rejected, Refusal> {
+    let encoding = encoding(request.headers()).ok_or(Refusal::Encoding)?;
+    // The slot comes before the body is read, so that refusing costs nothing.
+    let slot = intake.slot(protocol)?;
+    let body = read(intake, request.into_body()).await?;
+    let inflated = encoding.inflate(&body, intake.max_body)?;
+    Ok(intake.take(slot, protocol, &inflated)?)
+}
+
+async fn read(intake: &Intake, body: Body) -> Result<bytes::Bytes, Refusal> {
+    let limit = intake.max_body;
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(InflateError::TooLarge { limit }.into()),
+        Err(_) => Err(Refusal::Broken),
+    }
+}
+
+fn protocol(headers: &HeaderMap) -> Option<Protocol> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    match content_type.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+        "application/x-protobuf" | "application/protobuf" => Some(Protocol::HttpProtobuf),
+        "application/json" => Some(Protocol::HttpJson),
+        _ => None,
+    }
+}
+
+/// Absent means identity; a header that comes twice is a list, which we do not read.
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Some(Encoding::Identity),
+        (Some(value), None) => Encoding::parse(value.to_str().ok()?),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn success(protocol: Protocol, rejected: &Rejected) -> Response {
+    match protocol {
+        Protocol::HttpJson => respond(StatusCode::OK, JSON, answer::success_json(rejected)),
+        Protocol::HttpProtobuf | Protocol::Grpc => {
+            respond(StatusCode::OK, PROTOBUF, answer::success_protobuf(rejected))
+        }
+    }
+}
+
+fn failure(protocol: Protocol, refusal: &Refusal) -> Response {
+    let (status, code) = match refusal {
+        Refusal::Refused(Refused::Overloaded(_)) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Refusal::Inflate(InflateError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
+        Refusal::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument),
+        Refusal::Refused(Refused::Malformed(_)) | Refusal::Inflate(InflateError::Broken(_)) | Refusal::Broken => {
+            (StatusCode::BAD_REQUEST, Code::InvalidArgument)
+        }
+    };
+    let message = refusal.to_string();
+    match protocol {
+        Protocol::HttpJson => respond(status, JSON, answer::error_json(code, &message)),
+        Protocol::HttpProtobuf | Protocol::Grpc => respond(status, PROTOBUF, answer::error_protobuf(code, &message)),
+    }
+}
+
+fn unsupported_type() -> Response {
+    let message = "content type is neither application/x-protobuf nor application/json";
+    respond(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON, answer::error_json(Code::InvalidArgument, message))
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+
+fn respond(status: StatusCode, content_type: HeaderValue, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,308 @@
+//! Protobuf's wire format: fields, lengths, groups, and which field of which OTLP message has which type. It knows nothing of
+//! spans. It refuses what `prost` refuses, so that no client sees another answer because we read less.
+
+/// How deep messages and groups may lie in one another.
+pub(super) const DEEPEST: u32 = 100;
+
+/// Why the bytes are no OTLP request, and where.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub what: &'static str,
+    /// Address of the byte where reading stopped; compared, never followed.
+    address: Option<usize>,
+}
+
+impl Fault {
+    pub fn wrong_type(message: Message) -> Self {
+        Self { what: message.wrong_type(), address: None }
+    }
+
+    pub fn offset_in(&self, body: &[u8]) -> String {
+        match self.address.and_then(|address| address.checked_sub(body.as_ptr().addr())) {
+            Some(offset) if offset <= body.len() => offset.to_string(),
+            _ => "unknown".to_owned(),
+        }
+    }
+}
+
+/// The value of one field.
+#[derive(Clone, Copy)]
+pub(super) enum Wire<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    /// The start of a group; its fields follow. OTLP has none, but an unknown field may be one.
+    Group,
+    Fixed32,
+}
+
+/// Reads the fields of one message.
+#[derive(Clone)]
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+    /// How many further levels may follow below this one.
+    levels: u32,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(bytes: &'a [u8], levels: u32) -> Self {
+        Self { rest: bytes, levels }
+    }
+
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next field, or `None` at the end.
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, Fault> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let (tag, kind) = self.key()?;
+        let wire = match kind {
+            0 => Wire::Varint(self.varint()?),
+            1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),
+            2 => {
+                let length = self.varint()?;
+                let length = usize::try_from(length).map_err(|_| self.fault("length beyond the end"))?;
+                Wire::Bytes(self.take(length)?)
+            }
+            3 => Wire::Group,
+            4 => return Err(self.fault("end of a group that was not begun")),
+            5 => {
+                self.array::<4>()?;
+                Wire::Fixed32
+            }
+            _ => return Err(self.fault("invalid wire type")),
+        };
+        Ok(Some((tag, wire)))
+    }
+
+    /// A cursor over a message inside this one.
+    #[inline]
+    pub fn nested(&self, wire: Wire<'a>) -> Result<Cursor<'a>, Fault> {
+        let Wire::Bytes(bytes) = wire else { return Err(self.fault("a message field has the wrong wire type")) };
+        if self.levels == 0 {
+            return Err(self.fault("nested too deep"));
+        }
+        Ok(self.deeper(bytes))
+    }
+
+    /// As `nested`, for bytes that came out of `nested` before.
+    pub fn deeper(&self, bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { rest: bytes, levels: self.levels.saturating_sub(1) }
+    }
+
+    /// Checks a field nobody wants: that it has the type it should have, and is well-formed inside.
+    pub fn check(&mut self, message: Message, tag: u32, wire: Wire<'a>) -> Result<(), Fault> {
+        match (message.shape(tag), wire) {
+            (Some(Shape::Varint), Wire::Varint(_))
+            | (Some(Shape::Fixed64), Wire::Fixed64(_))
+            | (Some(Shape::Fixed32), Wire::Fixed32)
+            | (Some(Shape::Bytes), Wire::Bytes(_)) => Ok(()),
+            (Some(Shape::Text), Wire::Bytes(_)) => text(wire).map(drop),
+            (Some(Shape::Message(inner)), Wire::Bytes(_)) => check(inner, self.nested(wire)?),
+            (Some(_), _) => Err(self.fault(message.wrong_type())),
+            (None, Wire::Group) => self.skip_group(tag, self.levels),
+            (None, _) if self.levels == 0 => Err(self.fault("nested too deep")),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn skip_group(&mut self, tag: u32, levels: u32) -> Result<(), Fault> {
+        if levels == 0 {
+            return Err(self.fault("nested too deep"));
+        }
+        loop {
+            if self.rest.is_empty() {
+                return Err(self.fault("group without an end"));
+            }
+            let before = self.rest;
+            let (inner, kind) = self.key()?;
+            if kind == 4 {
+                return if inner == tag { Ok(()) } else { Err(self.fault("group ended by another group's end")) };
+            }
+            if kind == 3 {
+                self.skip_group(inner, levels - 1)?;
+                continue;
+            }
+            if levels == 1 {
+                return Err(self.fault("nested too deep"));
+            }
+            self.rest = before;
+            self.next()?;
+        }
+    }
+
+    #[inline]
+    fn key(&mut self) -> Result<(u32, u8), Fault> {
+        let key = u32::try_from(self.varint()?).map_err(|_| self.fault("invalid field key"))?;
+        if key < 8 {
+            return Err(self.fault("field number 0"));
+        }
+        Ok((key >> 3, (key & 7) as u8))
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u64, Fault> {
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            [low, high, rest @ ..] if *high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Fault> {
+        let mut value = 0;
+        for (position, byte) in self.rest.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * position);
+            if *byte < 0x80 {
+                // The tenth byte has room for one bit only.
+                if position == 9 && *byte > 1 {
+                    return Err(self.fault("varint of more than 64 bits"));
+                }
+                self.rest = &self.rest[position + 1..];
+                return Ok(value);
+            }
+        }
+        Err(self.fault(if self.rest.len() < 10 { "truncated varint" } else { "varint of more than 64 bits" }))
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
+        let Some((taken, rest)) = self.rest.split_at_checked(length) else {
+            return Err(self.fault("length beyond the end"));
+        };
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
+            return Err(self.fault("truncated number"));
+        };
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    #[cold]
+    fn fault(&self, what: &'static str) -> Fault {
+        Fault { what, address: Some(self.rest.as_ptr().addr()) }
+    }
+}
+
+/// Checks a message nobody wants.
+pub(super) fn check(message: Message, mut cursor: Cursor<'_>) -> Result<(), Fault> {
+    while let Some((tag, wire)) = cursor.next()? {
+        cursor.check(message, tag, wire)?;
+    }
+    Ok(())
+}
+
+#[inline]
+pub(super) fn text(wire: Wire<'_>) -> Result<&str, Fault> {
+    let Wire::Bytes(bytes) = wire else {
+        return Err(Fault { what: "a text field has the wrong wire type", address: None });
+    };
+    std::str::from_utf8(bytes)
+        .map_err(|_| Fault { what: "text that is not UTF-8", address: Some(bytes.as_ptr().addr()) })
+}
+
+/// Protobuf cuts the varint of a 32-bit field to its low 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "defined so by the wire format")]
+pub(super) fn int32(varint: u64) -> i32 {
+    (varint as u32).cast_signed()
+}
+
+/// Type of a known field.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    Varint,
+    Fixed64,
+    Fixed32,
+    Bytes,
+    Text,
+    Message(Message),
+}
+
+/// The messages that a trace export is made of.
+#[derive(Clone, Copy)]
+pub(super) enum Message {
+    Request,
+    ResourceSpans,
+    Resource,
+    EntityRef,
+    ScopeSpans,
+    Scope,
+    Span,
+    Event,
+    Link,
+    Status,
+    KeyValue,
+    AnyValue,
+    ArrayValue,
+    KeyValueList,
+}
+
+impl Message {
+    fn shape(self, tag: u32) -> Option<Shape> {
+        use Shape::{Bytes, Fixed32, Fixed64, Message as M, Text, Varint};
+        let shape = match (self, tag) {
+            (Self::Request, 1) => M(Self::ResourceSpans),
+            (Self::ResourceSpans, 1) => M(Self::Resource),
+            (Self::ResourceSpans, 2) => M(Self::ScopeSpans),
+            (Self::ScopeSpans, 1) => M(Self::Scope),
+            (Self::ScopeSpans, 2) => M(Self::Span),
+            (Self::ResourceSpans | Self::ScopeSpans, 3) => Text,
+            (Self::Resource, 3) => M(Self::EntityRef),
+            (Self::Resource, 2) | (Self::Scope, 4) => Varint,
+            (Self::EntityRef, 1..=4) | (Self::Scope, 1 | 2) => Text,
+            (Self::Resource, 1) | (Self::Scope, 3) | (Self::Span, 9) => M(Self::KeyValue),
+            (Self::Event, 3) | (Self::Link, 4) | (Self::KeyValueList, 1) => M(Self::KeyValue),
+            (Self::Span, 1 | 2 | 4) | (Self::Link, 1 | 2) => Bytes,
+            (Self::Span, 3 | 5) | (Self::Event, 2) | (Self::Link, 3) | (Self::Status, 2) => Text,
+            (Self::Span, 6 | 10 | 12 | 14) | (Self::Event, 4) | (Self::Link, 5) | (Self::Status, 3) => Varint,
+            (Self::Span, 7 | 8) | (Self::Event, 1) => Fixed64,
+            (Self::Span, 11) => M(Self::Event),
+            (Self::Span, 13) => M(Self::Link),
+            (Self::Span, 15) => M(Self::Status),
+            (Self::Span, 16) | (Self::Link, 6) => Fixed32,
+            (Self::KeyValue, 1) => Text,
+            (Self::KeyValue, 2) | (Self::ArrayValue, 1) => M(Self::AnyValue),
+            (Self::KeyValue, 3) => Varint,
+            (Self::AnyValue, 1) => Text,
+            (Self::AnyValue, 2 | 3 | 8) => Varint,
+            (Self::AnyValue, 4) => Fixed64,
+            (Self::AnyValue, 5) => M(Self::ArrayValue),
+            (Self::AnyValue, 6) => M(Self::KeyValueList),
+            (Self::AnyValue, 7) => Bytes,
+            _ => return None,
+        };
+        Some(shape)
+    }
+
+    fn wrong_type(self) -> &'static str {
+        match self {
+            Self::Request => "request: a field has the wrong wire type",
+            Self::ResourceSpans => "resource spans: a field has the wrong wire type",
+            Self::Resource | Self::EntityRef => "resource: a field has the wrong wire type",
+            Self::ScopeSpans => "scope spans: a field has the wrong wire type",
+            Self::Scope => "scope: a field has the wrong wire type",
+            Self::Span => "span: a field has the wrong wire type",
+            Self::Event => "span event: a field has the wrong wire type",
+            Self::Link => "span link: a field has the wrong wire type",
+            Self::Status => "span status: a field has the wrong wire type",
+            Self::KeyValue => "attribute: a field has the wrong wire type",
+            Self::AnyValue | Self::ArrayValue | Self::KeyValueList => {
+                "attribute value: a field has the wrong wire type"
+            }
+        }
+    }
+}

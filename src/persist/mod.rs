@@ -1,0 +1,73 @@
+//! The store of records, calls and accounts, in SQLite or Postgres: every SQL statement of the house. It writes what it is given
+//! in one transaction and adds nothing of its own; it never resolves a trace and never prices a call.
+
+mod accounts;
+mod postgres;
+mod query;
+mod sqlite;
+
+use serde::Deserialize;
+
+use crate::domain::ids::TraceId;
+use crate::domain::record::Request;
+use crate::domain::time::Timestamp;
+use crate::domain::trace::Trace;
+
+pub use query::{Group, Page, RecordFilter, RecordRow, SummaryRow};
+
+/// The section `[database]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// `sqlite:path` or `postgres://…`. Unset: `tacho.db` in the data folder.
+    pub url: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PersistError {
+    /// Nothing was written; the same write can be tried again.
+    #[error("database unreachable or busy")]
+    Unreachable(#[source] sqlx::Error),
+    /// The database said no; trying again changes nothing.
+    #[error("database refused")]
+    Refused(#[source] sqlx::Error),
+    #[error("migrations could not be applied")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("database url `{0}` begins with neither sqlite: nor postgres:")]
+    Scheme(String),
+    #[error("the stored extract of trace {0} was written by a newer version or is damaged")]
+    Extract(TraceId),
+}
+
+/// What the store knows of a trace.
+#[derive(Debug)]
+pub struct Known {
+    pub trace_id: TraceId,
+    pub trace: Trace,
+    pub first_seen: Timestamp,
+    /// Its calls wait for a request no longer.
+    pub last_word: bool,
+    /// Its rows as they stand, by key.
+    pub requests: Vec<Request>,
+}
+
+/// What a trace has become; replaces all that was known of it.
+#[derive(Debug)]
+pub struct Change {
+    pub trace_id: TraceId,
+    pub trace: Trace,
+    pub first_seen: Timestamp,
+    pub last_word: bool,
+    /// When to look at it again without a new span; `None` if all its calls have their request.
+    pub due: Option<Timestamp>,
+    /// What stood there before, as `Known` told.
+    pub before: Vec<Request>,
+    pub after: Vec<Request>,
+}
+
+impl Change {
+    /// Nothing came of it and nothing is waited for: the store need not remember it.
+    pub fn is_empty(&self) -> bool {
+        self.after.is_empty() && self.due.is_none()
+    }
+}

@@ -1,0 +1,204 @@
+//! Clients that send what they are told, byte for byte, and put each answer on one line.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tonic_types::StatusExt;
+
+pub const PROTOBUF: &str = "application/x-protobuf";
+pub const JSON: &str = "application/json";
+pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// One HTTP request.
+#[derive(Clone)]
+pub struct Ask {
+    method: &'static str,
+    path: &'static str,
+    headers: Vec<(&'static str, &'static str)>,
+    body: Vec<u8>,
+}
+
+pub fn post(content_type: &'static str, body: impl Into<Vec<u8>>) -> Ask {
+    Ask { method: "POST", path: "/v1/traces", headers: vec![("content-type", content_type)], body: body.into() }
+}
+
+impl Ask {
+    pub fn method(mut self, method: &'static str) -> Self {
+        self.method = method;
+        self
+    }
+
+    pub fn path(mut self, path: &'static str) -> Self {
+        self.path = path;
+        self
+    }
+
+    pub fn encoding(mut self, encoding: &'static str) -> Self {
+        self.headers.push(("content-encoding", encoding));
+        self
+    }
+
+    pub fn without_headers(mut self) -> Self {
+        self.headers.clear();
+        self
+    }
+
+    /// Sends it over a connection of its own.
+    pub async fn send(&self, address: SocketAddr) -> Answer {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n", self.method, self.path);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += &format!("content-length: {}\r\n\r\n", self.body.len());
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        // An early answer may close the connection before the body is out.
+        let sent = connection.write_all(&self.body).await;
+        let mut answer = Vec::new();
+        let read = connection.read_to_end(&mut answer).await;
+        Answer::parse(&answer).unwrap_or_else(|| panic!("no answer; sent: {sent:?}, read: {read:?}"))
+    }
+}
+
+/// What came back.
+pub struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// `google.rpc.Status`, the body of an error.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let mut lines = std::str::from_utf8(&bytes[..end]).ok()?.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        let answer = Self { status, headers: lines.filter_map(header).collect(), body: bytes[end + 4..].to_vec() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        (answer.body.len() == length).then_some(answer)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Status, what the body says, and the headers that tell the client what to do.
+    pub fn line(&self) -> String {
+        let said = match self.header("content-type") {
+            Some(PROTOBUF) if self.status == 200 => said(&ExportTraceServiceResponse::decode(&*self.body).unwrap()),
+            Some(PROTOBUF) => {
+                let status = RpcStatus::decode(&*self.body).unwrap();
+                format!(" {:?}: {}", tonic::Code::from(status.code), status.message)
+            }
+            Some(JSON) => said_json(&serde_json::from_slice(&self.body).unwrap()),
+            _ => String::from_utf8_lossy(&self.body).into_owned(),
+        };
+        let told =
+            ["allow", "retry-after"].into_iter().filter_map(|name| Some(format!(" [{name}: {}]", self.header(name)?)));
+        format!("{}{said}{}", self.status, told.collect::<String>())
+    }
+}
+
+fn said(response: &ExportTraceServiceResponse) -> String {
+    response
+        .partial_success
+        .as_ref()
+        .map_or(String::new(), |partial| format!(" rejected {}: {}", partial.rejected_spans, partial.error_message))
+}
+
+fn said_json(body: &serde_json::Value) -> String {
+    if let Some(code) = body["code"].as_i64() {
+        let code = tonic::Code::from(i32::try_from(code).unwrap());
+        return format!(" {code:?}: {}", body["message"].as_str().unwrap());
+    }
+    let partial = &body["partialSuccess"];
+    match partial["rejectedSpans"].as_str() {
+        Some(count) => format!(" rejected {count}: {}", partial["errorMessage"].as_str().unwrap()),
+        None => String::new(),
+    }
+}
+
+/// One gRPC call.
+#[derive(Clone)]
+pub struct Call {
+    path: &'static str,
+    encoding: Option<&'static str>,
+    frames: Vec<u8>,
+}
+
+pub fn call(message: impl AsRef<[u8]>) -> Call {
+    Call { path: TRACES, encoding: None, frames: frame(0, message.as_ref()) }
+}
+
+/// A call whose message says that it is compressed.
+pub fn compressed(encoding: &'static str, message: impl AsRef<[u8]>) -> Call {
+    Call { path: TRACES, encoding: Some(encoding), frames: frame(1, message.as_ref()) }
+}
+
+fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[flag], &length[..], message].concat()
+}
+
+impl Call {
+    pub fn path(mut self, path: &'static str) -> Self {
+        self.path = path;
+        self
+    }
+
+    /// These bytes in the place of a framed message.
+    pub fn frames(mut self, frames: impl Into<Vec<u8>>) -> Self {
+        self.frames = frames.into();
+        self
+    }
+
+    /// Sends it over a connection of its own; the answer on one line.
+    pub async fn send(&self, address: SocketAddr) -> String {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        let mut request = http::Request::post(format!("http://{address}{}", self.path))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if let Some(encoding) = self.encoding {
+            request = request.header("grpc-encoding", encoding);
+        }
+        let (response, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from(self.frames.clone()), true).unwrap();
+        let (head, mut data) = response.await.unwrap().into_parts();
+        let mut message = Vec::new();
+        while let Some(chunk) = data.data().await {
+            message.extend_from_slice(&chunk.unwrap());
+        }
+        let trailers = data.trailers().await.unwrap().unwrap_or_default();
+        line(head.status, &head.headers, &trailers, &message)
+    }
+}
+
+fn line(http: http::StatusCode, headers: &HeaderMap, trailers: &HeaderMap, message: &[u8]) -> String {
+    let status = tonic::Status::from_header_map(headers).or_else(|| tonic::Status::from_header_map(trailers));
+    let Some(status) = status else { return format!("no gRPC status, HTTP {http}") };
+    if status.code() == tonic::Code::Ok {
+        let [0, _, _, _, _, message @ ..] = message else { panic!("no plain message in {message:?}") };
+        return format!("Ok{}", said(&ExportTraceServiceResponse::decode(message).unwrap()));
+    }
+    let retry = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+    let retry = retry.map_or(String::new(), |delay| format!(" [retry after {delay:?}]"));
+    format!("{:?}: {}{retry}", status.code(), status.message())
+}

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Makes this machine ready for `make test` and `make demo`. Says one line for each thing it had to do, and nothing
+# when all is there. It starts no service.
+#
+#   tests/setup.sh                     everything
+#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo
+#
+# Everything but system packages and cargo tools goes to $TACHO_CACHE (default ~/.cache/tacho).
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${TACHO_CACHE:-$HOME/.cache/tacho}
+nextest_version=0.9.143
+deny_version=0.20.2
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null; }
+
+# Runs a command that is only worth reading when it fails.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    if [ "$status" -ne 0 ]; then tail -n 40 "$log" >&2; fi
+    rm -f "$log"
+    return "$status"
+}
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# --- system packages ---
+
+have_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
+missing_packages() {
+    # Debian's package also makes the user `postgres`, as whom tests run the server when they themselves run as root.
+    have_postgres || echo postgresql
+    have promtool || echo prometheus
+    # Debian splits `venv`: the module is there, what it needs to put pip into the new folder is not.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    have node || echo nodejs
+    have npm || echo npm
+}
+
+# Debian starts a service as it installs it, unless this file says no (101).
+forbid_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then return; fi
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+}
+
+programs() {
+    local packages unit
+    mapfile -t packages < <(missing_packages)
+    if [ "${#packages[@]}" -gt 0 ]; then
+        have apt-get || die "please install what Debian calls: ${packages[*]}"
+        [ "$(id -u)" -eq 0 ] || have sudo || die "please run as root: apt-get install --no-install-recommends ${packages[*]}"
+        say "installing ${packages[*]}"
+        forbid_services
+        quietly as_root apt-get update -qq
+        quietly as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "${packages[@]}"
+        # We want the programs; a service should not come up with the next boot because somebody ran the tests.
+        if [ -d /run/systemd/system ]; then
+            for unit in "${packages[@]}"; do as_root systemctl disable --quiet "$unit" 2>/dev/null || true; done
+        fi
+    fi
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "python3 is too old, the example bot needs 3.11"
+    node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "node is too old, the node client needs 20"
+}
+
+# --- the example bot's Python packages, the node client's packages ---
+
+# True when `folder` was finished for just this `key`. The stamp is written last, so a broken run is done again.
+fresh() { [ "$(cat "$1/.stamp" 2>/dev/null)" = "$2" ]; }
+stamp() { printf '%s\n' "$2" >"$1/.stamp"; }
+
+venv() {
+    local folder=$cache/example-bot-venv wanted=$root/deploy/example-bot/requirements.txt key
+    key=$({ python3 --version; cat "$wanted"; } | sha256sum)
+    if fresh "$folder" "$key"; then return; fi
+    say "making $folder"
+    quietly python3 -m venv --clear "$folder"
+    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps -r "$wanted"
+    stamp "$folder" "$key"
+}
+
+node_client() {
+    local folder=$cache/node-client source=$root/tests/clients/node key
+    key=$({ node --version; cat "$source/package.json" "$source/package-lock.json"; } | sha256sum)
+    if ! fresh "$folder" "$key"; then
+        say "making $folder"
+        mkdir -p "$folder"
+        cp "$source/package.json" "$source/package-lock.json" "$folder/"
+        (cd "$folder" && quietly npm ci --silent --no-audit --no-fund)
+        stamp "$folder" "$key"
+    fi
+    # Node looks for packages beside the file that imports them, so the bot is run from here.
+    cp "$source"/*.mjs "$folder/"
+}
+
+# --- cargo tools ---
+
+cargo_tool() {
+    if cargo "$1" --version >/dev/null 2>&1; then return; fi
+    say "building cargo-$1 $2 (some minutes)"
+    quietly cargo install --quiet --locked "cargo-$1@$2"
+}
+
+cargo_tools() {
+    have cargo || die "please install Rust first (rustup)"
+    cd "$root" # whose pinned toolchain is the one we know to build them
+    cargo_tool nextest "$nextest_version"
+    cargo_tool deny "$deny_version"
+}
+
+mkdir -p "$cache"
+exec 9>"$cache/setup.lock"
+flock 9 # two runs at once would write into the same folders
+
+[ "$#" -gt 0 ] || set -- programs venv node cargo
+for part in "$@"; do
+    case $part in
+        programs) programs ;;
+        venv) venv ;;
+        node) node_client ;;
+        cargo) cargo_tools ;;
+        *) die "no such part: $part (programs, venv, node, cargo)" ;;
+    esac
+done
