@@ -1,6 +1,13 @@
 //! Tacho, a tachograph for LLM bots. `ARCHITECTURE.md` shows the house; `main.rs` is the front door.
 
+pub mod api;
+pub mod app;
 pub mod assemble;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod ingest;
+pub mod metrics;
+pub mod persist;
 pub mod price;
+pub mod telemetry;

@@ -10,7 +10,7 @@ CREATE TABLE usage_records (
     user_id TEXT,
     endpoint TEXT,
     method TEXT,
-    status_code SMALLINT,
+    status_code BIGINT,
     response_time_ms DOUBLE PRECISION NOT NULL,
     total_tokens BIGINT NOT NULL,
     cost NUMERIC GENERATED ALWAYS AS (cost_nanousd::numeric * 0.000000001) STORED,

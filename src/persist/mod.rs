@@ -4,7 +4,11 @@
 mod accounts;
 mod postgres;
 mod query;
+mod rows;
 mod sqlite;
+mod store;
+mod value;
+mod work;
 
 use serde::Deserialize;
 
@@ -14,6 +18,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 
 pub use query::{Group, Page, RecordFilter, RecordRow, SummaryRow};
+pub use store::{PostgresStore, SqliteStore, Store};
+pub use work::Work;
 
 /// The section `[database]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -37,6 +43,33 @@ pub enum PersistError {
     Scheme(String),
     #[error("the stored extract of trace {0} was written by a newer version or is damaged")]
     Extract(TraceId),
+}
+
+impl From<sqlx::Error> for PersistError {
+    fn from(error: sqlx::Error) -> Self {
+        let away = match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => true,
+            sqlx::Error::Database(cause) => cause.code().is_some_and(|code| passes(&code)),
+            _ => false,
+        };
+        if away { Self::Unreachable(error) } else { Self::Refused(error) }
+    }
+}
+
+/// Whether an error of this code may be gone at the next attempt. SQLite codes are numbers, those of Postgres have five characters.
+fn passes(code: &str) -> bool {
+    if code.len() == 5 {
+        // Connection, rollback (deadlock, serialization), resources, not in this state (locks), operator, system.
+        return ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class));
+    }
+    // Busy, locked, input or output failed, disk full, file not opened; the low byte of an extended code is the code.
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
 }
 
 /// What the store knows of a trace.

@@ -1,0 +1,39 @@
+# The one door. CI calls the same verbs.
+.PHONY: run test check deny bench demo golden fuzz
+
+CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
+PYTHON = $(CACHE)/example-bot-venv/bin/python
+
+# Starts the sidecar with its defaults: no file, no service needed.
+run:
+	cargo run --release --quiet -- run
+
+# Everything, with the real services it needs; installs them first.
+test: check
+	./tests/setup.sh
+	cargo test --quiet
+	cargo deny --log-level error check bans licenses sources
+	./fuzz/run.sh $(or $(FUZZ_SECONDS),60)
+
+# Format, lints, unit tests.
+check:
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo test --quiet --lib
+
+# With the advisory database, which tests do not fetch.
+deny:
+	cargo deny --log-level error check
+
+# Accepts new golden expectations.
+golden:
+	UPDATE_EXPECT=1 cargo test --quiet
+
+bench:
+	cargo bench
+
+# Tacho, a bot, some traffic, a report.
+demo:
+	cargo build --release --quiet
+	./tests/setup.sh venv
+	./deploy/example-bot/demo.sh target/release/tacho $(PYTHON)

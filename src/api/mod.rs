@@ -1,0 +1,51 @@
+//! The HTTP face on the port for everything that is not OTLP: health and metrics. It reads the handles it is given and changes nothing.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use tokio::net::TcpListener;
+
+/// What the face shows.
+#[derive(Clone)]
+pub struct Handles {
+    /// The whole registry as text.
+    pub metrics: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// False once the drain began.
+    pub ready: Arc<AtomicBool>,
+}
+
+/// Serves until `stop` ends.
+pub async fn serve(
+    listener: TcpListener,
+    handles: Handles,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(handles);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn metrics(State(handles): State<Handles>) -> Response {
+    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    match (handles.metrics)() {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+    }
+}
+
+async fn ready(State(handles): State<Handles>) -> Response {
+    if handles.ready.load(Ordering::Relaxed) {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    }
+}

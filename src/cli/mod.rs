@@ -1,0 +1,98 @@
+//! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app;
+use crate::config::{Config, ConfigError};
+use crate::telemetry;
+
+/// A tachograph for LLM bots: OpenTelemetry spans in, one true usage record per bot request out.
+#[derive(Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// Configuration file; `tacho.toml` in this folder is read if it is there.
+    #[arg(long, global = true, env = "TACHO_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Take spans and write records (the default).
+    Run,
+    /// Read the configuration and say what is wrong with it.
+    CheckConfig,
+}
+
+const PROBLEM: u8 = 1;
+const WRONG_USE: u8 = 2;
+
+/// Runs the verb; whatever goes wrong is said on standard error.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    let config = match load(arguments.config) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, WRONG_USE),
+    };
+    match arguments.verb.unwrap_or(Verb::Run) {
+        Verb::Run => serve(config).await,
+        Verb::CheckConfig => {
+            say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn load(path: Option<PathBuf>) -> Result<Config, ConfigError> {
+    let in_this_folder = PathBuf::from("tacho.toml");
+    let path = path.or_else(|| in_this_folder.exists().then_some(in_this_folder));
+    Config::load(path.as_deref(), std::env::vars())
+}
+
+async fn serve(config: Config) -> ExitCode {
+    if let Err(problem) = telemetry::start(&config.telemetry) {
+        say_error(&problem);
+        return ExitCode::from(WRONG_USE);
+    }
+    match app::run(config, stop_signal()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error, PROBLEM),
+    }
+}
+
+/// Ends at the first TERM or interrupt.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be caught");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The kind of database without the password that its URL may hold.
+fn scheme(url: &str) -> &str {
+    url.split(':').next().unwrap_or(url)
+}
+
+fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    say_error(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    ExitCode::from(code)
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "what a person must know")]
+fn say_error(text: &str) {
+    eprintln!("tacho: {text}");
+}

@@ -1,0 +1,81 @@
+//! Postgres: the pool, and how a statement over many rows is put to it.
+
+use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Postgres};
+
+use super::PersistError;
+use super::value::{Kind, Row, Stored, Value};
+
+/// One that writes and some that answer questions; a database is shared by many instances.
+const CONNECTIONS: u32 = 6;
+
+pub(super) async fn open(url: &str) -> Result<PgPool, PersistError> {
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).connect(url).await?;
+    sqlx::migrate!("./migrations/postgres").run(&pool).await.map_err(PersistError::Migration)?;
+    Ok(pool)
+}
+
+/// Runs the statement with `{rows}` standing for all rows, which go as one array a column: one statement for any number.
+pub(super) async fn bulk(
+    connection: &mut PgConnection,
+    sql: &str,
+    kinds: &[Kind],
+    rows: &[Vec<Value>],
+) -> Result<Vec<Row>, sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let arrays: Vec<String> = kinds.iter().zip(1..).map(|(kind, n)| format!("${n}::{}", kind.array())).collect();
+    let statement = sql.replace("{rows}", &format!("SELECT * FROM UNNEST({})", arrays.join(", ")));
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for (column, kind) in kinds.iter().enumerate() {
+        query = bind_column(query, *kind, rows.iter().map(|row| &row[column]));
+    }
+    Ok(query.fetch_all(connection).await?.into_iter().map(Row::Postgres).collect())
+}
+
+pub(super) async fn fetch(
+    executor: impl sqlx::Executor<'_, Database = Postgres>,
+    sql: &str,
+    values: &[Value],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for value in values {
+        query = match value {
+            Value::Null => query.bind(None::<String>),
+            Value::Text(text) => query.bind(text.clone()),
+            Value::Int(number) => query.bind(*number),
+            Value::Real(number) => query.bind(*number),
+            Value::Flag(flag) => query.bind(*flag),
+            Value::Time(time) => query.bind(Stored(*time)),
+            Value::Bytes(bytes) => query.bind(bytes.clone()),
+        };
+    }
+    Ok(query.fetch_all(executor).await?.into_iter().map(Row::Postgres).collect())
+}
+
+type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// A value of another kind than its column's becomes NULL, which the columns that need one refuse.
+fn bind_column<'q, 'v>(query: Query<'q>, kind: Kind, values: impl Iterator<Item = &'v Value>) -> Query<'q> {
+    macro_rules! column {
+        ($variant:ident($value:ident) => $as:expr) => {
+            query.bind(
+                values
+                    .map(|value| match value {
+                        Value::$variant($value) => Some($as),
+                        _ => None,
+                    })
+                    .collect::<Vec<_>>(),
+            )
+        };
+    }
+    match kind {
+        Kind::Text => column!(Text(text) => text.clone()),
+        Kind::Int => column!(Int(number) => *number),
+        Kind::Real => column!(Real(number) => *number),
+        Kind::Flag => column!(Flag(flag) => *flag),
+        Kind::Time => column!(Time(time) => Stored(*time)),
+        Kind::Bytes => column!(Bytes(bytes) => bytes.clone()),
+    }
+}

@@ -1,0 +1,258 @@
+//! Questions to the store. The same SQL for both databases.
+
+use serde::Serialize;
+
+use super::PersistError;
+use super::store::Store;
+use super::value::{Row, Value};
+use crate::domain::money::NanoUsd;
+use crate::domain::time::Timestamp;
+
+/// What is asked for; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct RecordFilter {
+    pub tenant: Option<String>,
+    pub user: Option<String>,
+    pub endpoint: Option<String>,
+    pub model: Option<String>,
+    pub trace_id: Option<String>,
+    /// First moment that counts.
+    pub since: Option<Timestamp>,
+    /// First moment that counts no longer.
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The `id` of the last record already seen.
+    pub after: Option<i64>,
+    pub limit: u32,
+}
+
+/// A row of usage_records as it is shown: times as RFC 3339 text, the cost in dollars as exact decimal text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecordRow {
+    pub id: i64,
+    pub started_at: String,
+    pub trace_id: String,
+    pub span_id: String,
+    pub tenant: String,
+    pub user_id: Option<String>,
+    pub endpoint: Option<String>,
+    pub method: Option<String>,
+    pub status_code: Option<i64>,
+    pub response_time_ms: f64,
+    pub total_tokens: i64,
+    pub cost: Option<String>,
+    pub error_message: Option<String>,
+    pub created_at: String,
+    pub service: Option<String>,
+    pub instance: Option<String>,
+    pub agent_id: Option<String>,
+    pub llm_calls: i64,
+    pub llm_errors: i64,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    pub cached_input_tokens: i64,
+    pub cache_write_tokens: i64,
+    pub reasoning_tokens: i64,
+    pub cost_nanousd: Option<i64>,
+    pub unknown_usage_calls: i64,
+    pub unpriced_calls: i64,
+    pub model: Option<String>,
+    pub plan: String,
+    pub revision: i64,
+    pub change_seq: i64,
+    pub updated_at: String,
+}
+
+const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
+    response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, llm_calls, llm_errors, \
+    input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
+    unknown_usage_calls, unpriced_calls, model, plan, revision, change_seq, updated_at";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    User,
+    Model,
+    Endpoint,
+    Day,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SummaryRow {
+    /// Empty where the records name none.
+    pub group: String,
+    pub requests: i64,
+    pub llm_calls: i64,
+    pub llm_errors: i64,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    pub cached_input_tokens: i64,
+    pub total_tokens: i64,
+    pub cost_nanousd: Option<i64>,
+    pub unknown_usage_calls: i64,
+    pub unpriced_calls: i64,
+    /// Of calls, where the group is a model.
+    pub avg_response_time_ms: f64,
+}
+
+impl Store {
+    /// In the order of their ids.
+    pub async fn records(&self, filter: &RecordFilter, page: Page) -> Result<Vec<RecordRow>, PersistError> {
+        let mut wanted = Conditions::default();
+        wanted.of_records(filter);
+        wanted.add("id >", page.after.map(Value::Int));
+        let (conditions, mut values) = wanted.finish();
+        values.push(Value::Int(page.limit.into()));
+        let limit = values.len();
+        let sql = format!("SELECT {COLUMNS} FROM usage_records{conditions} ORDER BY id LIMIT ${limit}");
+        let found = self.fetch(&sql, &values).await?;
+        let rows: Result<Vec<_>, _> = found.iter().map(record_row).collect();
+        Ok(rows?)
+    }
+
+    /// The dearest first; days in their order.
+    pub async fn summary(&self, group: Group, filter: &RecordFilter) -> Result<Vec<SummaryRow>, PersistError> {
+        let mut wanted = Conditions::default();
+        match group {
+            Group::Model => wanted.of_calls(filter),
+            Group::User | Group::Endpoint | Group::Day => wanted.of_records(filter),
+        }
+        let (conditions, values) = wanted.finish();
+        let name = self.group_expression(group);
+        let (sums, table) =
+            if group == Group::Model { (CALL_SUMS, "llm_calls") } else { (RECORD_SUMS, "usage_records") };
+        let sql = format!("SELECT {name}, {sums} FROM {table}{conditions} GROUP BY 1 ORDER BY 1");
+        let found = self.fetch(&sql, &values).await?;
+        let rows: Result<Vec<_>, _> = found.iter().map(summary_row).collect();
+        let mut rows = rows?;
+        if group != Group::Day {
+            // Here, as the databases sort NULL and texts differently.
+            rows.sort_by(|a, b| {
+                let cost = |row: &SummaryRow| (row.cost_nanousd.unwrap_or(0), row.total_tokens);
+                cost(b).cmp(&cost(a)).then_with(|| a.group.cmp(&b.group))
+            });
+        }
+        Ok(rows)
+    }
+
+    fn group_expression(&self, group: Group) -> &'static str {
+        match (group, self) {
+            (Group::User, _) => "COALESCE(user_id, '')",
+            (Group::Endpoint, _) => "COALESCE(endpoint, '')",
+            (Group::Model, _) => "COALESCE(response_model, request_model, '')",
+            (Group::Day, Self::Sqlite(_)) => "substr(started_at, 1, 10)",
+            (Group::Day, Self::Postgres(_)) => "to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+        }
+    }
+}
+
+const RECORD_SUMS: &str = "COUNT(*), CAST(SUM(llm_calls) AS BIGINT), CAST(SUM(llm_errors) AS BIGINT), \
+    CAST(SUM(input_tokens) AS BIGINT), CAST(SUM(output_tokens) AS BIGINT), CAST(SUM(cached_input_tokens) AS BIGINT), \
+    CAST(SUM(total_tokens) AS BIGINT), CAST(SUM(cost_nanousd) AS BIGINT), CAST(SUM(unknown_usage_calls) AS BIGINT), \
+    CAST(SUM(unpriced_calls) AS BIGINT), AVG(response_time_ms)";
+
+/// A call without a request counts as one of its own trace and tenant.
+const CALL_SUMS: &str = "COUNT(DISTINCT trace_id || tenant || COALESCE(request_span_id, '')), COUNT(*), COUNT(error_type), \
+    CAST(SUM(input_tokens) AS BIGINT), CAST(SUM(output_tokens) AS BIGINT), CAST(SUM(cached_input_tokens) AS BIGINT), \
+    CAST(SUM(input_tokens + output_tokens) AS BIGINT), CAST(SUM(cost_nanousd) AS BIGINT), \
+    COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
+    COUNT(CASE WHEN usage = 'reported' AND cost_nanousd IS NULL THEN 1 END), AVG(duration_ms)";
+
+/// A WHERE clause in the making.
+#[derive(Default)]
+struct Conditions {
+    parts: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn of_records(&mut self, filter: &RecordFilter) {
+        self.add("user_id =", filter.user.as_deref().map(Value::text));
+        self.add("endpoint =", filter.endpoint.as_deref().map(Value::text));
+        self.add("model =", filter.model.as_deref().map(Value::text));
+        self.of_both(filter);
+    }
+
+    /// Calls know neither user nor endpoint.
+    fn of_calls(&mut self, filter: &RecordFilter) {
+        self.add("COALESCE(response_model, request_model) =", filter.model.as_deref().map(Value::text));
+        self.of_both(filter);
+    }
+
+    fn of_both(&mut self, filter: &RecordFilter) {
+        self.add("tenant =", filter.tenant.as_deref().map(Value::text));
+        self.add("trace_id =", filter.trace_id.as_deref().map(Value::text));
+        self.add("started_at >=", filter.since.map(Value::time));
+        self.add("started_at <", filter.until.map(Value::time));
+    }
+
+    fn add(&mut self, condition: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.values.push(value);
+            self.parts.push(format!("{condition} ${}", self.values.len()));
+        }
+    }
+
+    fn finish(self) -> (String, Vec<Value>) {
+        let clause = if self.parts.is_empty() { String::new() } else { format!(" WHERE {}", self.parts.join(" AND ")) };
+        (clause, self.values)
+    }
+}
+
+fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
+    let time = |column| row.time(column).map(|time| time.to_string());
+    let cost_nanousd = row.maybe_int(23)?;
+    Ok(RecordRow {
+        id: row.int(0)?,
+        started_at: time(1)?,
+        trace_id: row.text(2)?,
+        span_id: row.text(3)?,
+        tenant: row.text(4)?,
+        user_id: row.maybe_text(5)?,
+        endpoint: row.maybe_text(6)?,
+        method: row.maybe_text(7)?,
+        status_code: row.maybe_int(8)?,
+        response_time_ms: row.real(9)?,
+        total_tokens: row.int(10)?,
+        cost: cost_nanousd.map(|cost| NanoUsd(cost).to_string()),
+        error_message: row.maybe_text(11)?,
+        created_at: time(12)?,
+        service: row.maybe_text(13)?,
+        instance: row.maybe_text(14)?,
+        agent_id: row.maybe_text(15)?,
+        llm_calls: row.int(16)?,
+        llm_errors: row.int(17)?,
+        input_tokens: row.int(18)?,
+        output_tokens: row.int(19)?,
+        cached_input_tokens: row.int(20)?,
+        cache_write_tokens: row.int(21)?,
+        reasoning_tokens: row.int(22)?,
+        cost_nanousd,
+        unknown_usage_calls: row.int(24)?,
+        unpriced_calls: row.int(25)?,
+        model: row.maybe_text(26)?,
+        plan: row.text(27)?,
+        revision: row.int(28)?,
+        change_seq: row.int(29)?,
+        updated_at: time(30)?,
+    })
+}
+
+fn summary_row(row: &Row) -> Result<SummaryRow, sqlx::Error> {
+    Ok(SummaryRow {
+        group: row.text(0)?,
+        requests: row.int(1)?,
+        llm_calls: row.int(2)?,
+        llm_errors: row.int(3)?,
+        input_tokens: row.int(4)?,
+        output_tokens: row.int(5)?,
+        cached_input_tokens: row.int(6)?,
+        total_tokens: row.int(7)?,
+        cost_nanousd: row.maybe_int(8)?,
+        unknown_usage_calls: row.int(9)?,
+        unpriced_calls: row.int(10)?,
+        avg_response_time_ms: row.real(11)?,
+    })
+}

@@ -1,0 +1,210 @@
+//! Between the types of the house and the columns of the tables, in both directions.
+
+use std::time::Duration;
+
+use super::value::Kind::{Bytes, Flag, Int, Real, Text, Time};
+use super::value::{Kind, Row, Value};
+use crate::domain::call::{Call, Cost, Key, Tokens, UnknownUsage, Usage};
+use crate::domain::ids::{SpanId, TraceId};
+use crate::domain::money::NanoUsd;
+use crate::domain::record::{Record, Totals};
+
+/// What a row is: its values in the order of the columns, the key first.
+pub(super) type Values = Vec<Value>;
+
+/// The first columns of both tables.
+pub(super) const KEY: usize = 4;
+pub(super) const KEY_KINDS: &[Kind] = &[Time, Text, Text, Text];
+
+pub(super) const RECORD_COLUMNS: &str = "started_at, trace_id, span_id, tenant, user_id, endpoint, method, status_code, \
+    response_time_ms, total_tokens, error_message, service, instance, agent_id, llm_calls, llm_errors, input_tokens, \
+    output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, unknown_usage_calls, \
+    unpriced_calls, model";
+/// Those of `RECORD_COLUMNS` and then plan, revision, change_seq, created_at, updated_at.
+pub(super) const RECORD_KINDS: &[Kind] = &[
+    Time, Text, Text, Text, Text, Text, Text, Int, Real, Int, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int,
+    Int, Int, Int, Int, Text, Text, Int, Int, Time, Time,
+];
+
+pub(super) const CALL_COLUMNS: &str = "started_at, trace_id, span_id, tenant, request_span_id, provider, request_model, \
+    response_model, operation, usage, unknown_reason, input_tokens, output_tokens, cached_input_tokens, \
+    cache_write_tokens, reasoning_tokens, cost_nanousd, price_version, service_tier, streaming, duration_ms, \
+    time_to_first_token_ms, error_type, dialect";
+pub(super) const CALL_KINDS: &[Kind] = &[
+    Time, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Text, Text, Flag,
+    Real, Real, Text, Text,
+];
+
+pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, last_word, due_at, held_by";
+pub(super) const EXTRACT_KINDS: &[Kind] = &[Text, Bytes, Time, Flag, Time, Text];
+
+pub(super) fn of_record(record: &Record) -> Values {
+    let totals = &record.totals;
+    let mut values = of_key(&record.key);
+    values.extend([
+        Value::optional(record.user.as_deref()),
+        Value::optional(record.endpoint.as_deref()),
+        Value::optional(record.method.as_deref()),
+        record.status.map_or(Value::Null, |status| Value::Int(status.into())),
+        milliseconds(record.duration),
+        Value::count(totals.tokens.total()),
+        Value::optional(record.error.as_deref()),
+        Value::optional(record.service.as_deref()),
+        Value::optional(record.instance.as_deref()),
+        Value::optional(record.agent.as_deref()),
+        Value::count(totals.calls),
+        Value::count(totals.failed_calls),
+    ]);
+    values.extend(of_tokens(&totals.tokens));
+    values.extend([
+        totals.cost.map_or(Value::Null, |cost| Value::Int(cost.0)),
+        Value::count(totals.unknown_usage_calls),
+        Value::count(totals.unpriced_calls),
+        Value::optional(totals.model.as_deref()),
+    ]);
+    values
+}
+
+pub(super) fn of_call(call: &Call) -> Values {
+    let (usage, reason) = match call.usage {
+        Usage::Reported(_) => ("reported", Value::Null),
+        Usage::Unknown(reason) => ("unknown", Value::text(reason.label())),
+    };
+    let (cost, version) = match &call.cost {
+        Cost::Charged { cost, price_version } => (Value::Int(cost.0), Value::text(price_version)),
+        Cost::Unpriced | Cost::Unknown => (Value::Null, Value::Null),
+    };
+    let mut values = of_key(&call.key);
+    values.extend([
+        call.request.map_or(Value::Null, |span| Value::Text(span.to_string())),
+        Value::optional(call.provider.as_deref()),
+        Value::optional(call.request_model.as_deref()),
+        Value::optional(call.response_model.as_deref()),
+        Value::optional(call.operation.as_deref()),
+        Value::text(usage),
+        reason,
+    ]);
+    values.extend(of_tokens(&call.usage.tokens()));
+    values.extend([
+        cost,
+        version,
+        Value::optional(call.service_tier.as_deref()),
+        Value::Flag(call.streaming),
+        milliseconds(call.duration),
+        call.time_to_first_token.map_or(Value::Null, milliseconds),
+        Value::optional(call.error_type.as_deref()),
+        Value::text(&call.dialect),
+    ]);
+    values
+}
+
+/// A row of `RECORD_COLUMNS`.
+pub(super) fn to_record(row: &Row) -> Result<Record, sqlx::Error> {
+    let boxed = |column| row.maybe_text(column).map(|text| text.map(String::into_boxed_str));
+    Ok(Record {
+        key: to_key(row)?,
+        user: boxed(4)?,
+        endpoint: boxed(5)?,
+        method: boxed(6)?,
+        status: row.maybe_int(7)?.and_then(|status| u16::try_from(status).ok()),
+        duration: duration(row.real(8)?),
+        error: boxed(10)?,
+        service: boxed(11)?,
+        instance: boxed(12)?,
+        agent: boxed(13)?,
+        totals: Totals {
+            calls: row.count(14)?,
+            failed_calls: row.count(15)?,
+            tokens: to_tokens(row, 16)?,
+            cost: row.maybe_int(21)?.map(NanoUsd),
+            unknown_usage_calls: row.count(22)?,
+            unpriced_calls: row.count(23)?,
+            model: boxed(24)?,
+        },
+    })
+}
+
+/// A row of `CALL_COLUMNS`. What the instrumentation reckoned is not kept.
+pub(super) fn to_call(row: &Row) -> Result<Call, sqlx::Error> {
+    let boxed = |column| row.maybe_text(column).map(|text| text.map(String::into_boxed_str));
+    let usage = match row.maybe_text(10)? {
+        None => Usage::Reported(to_tokens(row, 11)?),
+        Some(label) => {
+            let reason = UnknownUsage::ALL.into_iter().find(|reason| reason.label() == label);
+            Usage::Unknown(reason.unwrap_or(UnknownUsage::Missing))
+        }
+    };
+    let cost = match (row.maybe_int(16)?, usage) {
+        (Some(cost), _) => {
+            Cost::Charged { cost: NanoUsd(cost), price_version: row.maybe_text(17)?.unwrap_or_default().into() }
+        }
+        (None, Usage::Reported(_)) => Cost::Unpriced,
+        (None, Usage::Unknown(_)) => Cost::Unknown,
+    };
+    Ok(Call {
+        key: to_key(row)?,
+        request: row.maybe_text(4)?.and_then(|text| SpanId::parse(&text)),
+        provider: boxed(5)?,
+        request_model: boxed(6)?,
+        response_model: boxed(7)?,
+        operation: boxed(8)?,
+        usage,
+        cost,
+        reported_cost: None,
+        service_tier: boxed(18)?,
+        streaming: row.flag(19)?,
+        duration: duration(row.real(20)?),
+        time_to_first_token: row.maybe_real(21)?.map(duration),
+        error_type: boxed(22)?,
+        dialect: boxed(23)?.unwrap_or_default(),
+    })
+}
+
+/// An id that we wrote ourselves; anything else is a fault of the database.
+pub(super) fn to_trace_id(row: &Row, column: usize) -> Result<TraceId, sqlx::Error> {
+    let text = row.text(column)?;
+    TraceId::parse(&text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is no trace id").into()))
+}
+
+fn of_key(key: &Key) -> Values {
+    vec![
+        Value::time(key.started_at),
+        Value::Text(key.trace_id.to_string()),
+        Value::Text(key.span_id.to_string()),
+        Value::text(&key.tenant),
+    ]
+}
+
+fn to_key(row: &Row) -> Result<Key, sqlx::Error> {
+    let span = row.text(2)?;
+    Ok(Key {
+        started_at: row.time(0)?,
+        trace_id: to_trace_id(row, 1)?,
+        span_id: SpanId::parse(&span).ok_or_else(|| sqlx::Error::Decode(format!("`{span}` is no span id").into()))?,
+        tenant: row.text(3)?.into(),
+    })
+}
+
+fn of_tokens(tokens: &Tokens) -> [Value; 5] {
+    [tokens.input, tokens.output, tokens.cached_input, tokens.cache_write, tokens.reasoning].map(Value::count)
+}
+
+/// Five columns from this one on.
+fn to_tokens(row: &Row, first: usize) -> Result<Tokens, sqlx::Error> {
+    Ok(Tokens {
+        input: row.count(first)?,
+        output: row.count(first + 1)?,
+        cached_input: row.count(first + 2)?,
+        cache_write: row.count(first + 3)?,
+        reasoning: row.count(first + 4)?,
+    })
+}
+
+/// Exact to the nanosecond up to 26 days, beyond which no call lasts.
+fn milliseconds(duration: Duration) -> Value {
+    Value::Real(duration.as_nanos() as f64 / 1e6)
+}
+
+fn duration(milliseconds: f64) -> Duration {
+    Duration::from_nanos((milliseconds * 1e6).round() as u64)
+}

@@ -1,0 +1,110 @@
+//! SQLite: one connection that writes, a few that read, and how a statement over many rows is put to it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Sqlite};
+
+use super::PersistError;
+use super::value::{Row, Stored, Value};
+
+/// SQLite takes 32 766 values a statement.
+const MOST_VALUES: usize = 32_000;
+const MOST_ROWS: usize = 512;
+const READERS: u32 = 4;
+/// Each statement exists in up to ten lengths.
+const STATEMENTS: usize = 256;
+
+#[derive(Clone)]
+pub(super) struct Pools {
+    /// One connection: SQLite has one writer anyway, and so waits happen in the pool and in order.
+    pub writer: SqlitePool,
+    pub readers: SqlitePool,
+}
+
+impl Pools {
+    pub async fn open(url: &str) -> Result<Self, PersistError> {
+        let options: SqliteConnectOptions = url.parse()?;
+        if let Some(folder) = options.get_filename().parent().filter(|folder| *folder != Path::new("")) {
+            tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
+        }
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // What was committed was acknowledged, so it must survive a loss of power too.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(STATEMENTS);
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(PersistError::Migration)?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options);
+        Ok(Self { writer, readers })
+    }
+
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Runs the statement with `{rows}` standing for all rows. In chunks of few lengths, so that prepared statements are met again.
+pub(super) async fn bulk(
+    connection: &mut SqliteConnection,
+    sql: &str,
+    rows: &[Vec<Value>],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut answer = Vec::new();
+    let mut rest = rows;
+    while let Some(first) = rest.first() {
+        let (chunk, later) = rest.split_at(chunk_length(rest.len(), first.len()));
+        let statement = sql.replace("{rows}", &values(chunk.len(), first.len()));
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for value in chunk.iter().flatten() {
+            query = bind(query, value);
+        }
+        answer.extend(query.fetch_all(&mut *connection).await?.into_iter().map(Row::Sqlite));
+        rest = later;
+    }
+    Ok(answer)
+}
+
+pub(super) async fn fetch(
+    executor: impl sqlx::Executor<'_, Database = Sqlite>,
+    sql: &str,
+    values: &[Value],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for value in values {
+        query = bind(query, value);
+    }
+    Ok(query.fetch_all(executor).await?.into_iter().map(Row::Sqlite).collect())
+}
+
+/// The greatest power of two that there are rows for and that fits in a statement.
+fn chunk_length(rows: usize, columns: usize) -> usize {
+    let most = rows.min(MOST_ROWS).min(MOST_VALUES / columns.max(1)).max(1);
+    1 << most.ilog2()
+}
+
+fn values(rows: usize, columns: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    format!("VALUES {}", vec![row; rows].join(","))
+}
+
+type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+
+fn bind<'q>(query: Query<'q>, value: &Value) -> Query<'q> {
+    match value {
+        Value::Null => query.bind(None::<i64>),
+        Value::Text(text) => query.bind(text.clone()),
+        Value::Int(number) => query.bind(*number),
+        Value::Real(number) => query.bind(*number),
+        Value::Flag(flag) => query.bind(*flag),
+        Value::Time(time) => query.bind(Stored(*time)),
+        Value::Bytes(bytes) => query.bind(bytes.clone()),
+    }
+}

@@ -1,0 +1,161 @@
+//! The open store and a transaction on it: where the two databases differ, they differ here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use sqlx::postgres::PgPool;
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use super::value::{Kind, Row, Value};
+use super::work::Work;
+use super::{PersistError, postgres, rows, sqlite};
+use crate::domain::ids::TraceId;
+use crate::domain::time::Timestamp;
+
+#[derive(Clone)]
+pub enum Store {
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
+}
+
+#[derive(Clone)]
+pub struct SqliteStore {
+    pools: sqlite::Pools,
+    holder: Arc<str>,
+    /// The last `change_seq` given, kept so that it never goes back while rows are deleted.
+    last_change: Arc<AtomicI64>,
+}
+
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+    holder: Arc<str>,
+}
+
+impl Store {
+    /// Opens and migrates; SQLite makes its file. `holder` names this process among those that share the database.
+    pub async fn open(url: &str, holder: &str) -> Result<Self, PersistError> {
+        let holder: Arc<str> = holder.into();
+        if url.starts_with("sqlite:") {
+            let pools = sqlite::Pools::open(url).await?;
+            return Ok(Self::Sqlite(SqliteStore { pools, holder, last_change: Arc::default() }));
+        }
+        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            return Ok(Self::Postgres(PostgresStore { pool: postgres::open(url).await?, holder }));
+        }
+        let scheme = url.split(':').next().unwrap_or_default();
+        Err(PersistError::Scheme(scheme.to_owned()))
+    }
+
+    /// Takes the traces for this transaction alone and reads what is known of them. The ids must be sorted and unique, so that
+    /// two instances never wait for each other in a circle. Dropped without `commit`, nothing happened.
+    pub async fn begin(&self, ids: &[TraceId]) -> Result<Work, PersistError> {
+        debug_assert!(ids.is_sorted_by(|a, b| a < b), "trace ids must be sorted and unique");
+        let (tx, holder) = match self {
+            Self::Sqlite(store) => {
+                let tx = store.pools.writer.begin_with("BEGIN IMMEDIATE").await?;
+                (Tx::Sqlite(tx, Arc::clone(&store.last_change)), &store.holder)
+            }
+            Self::Postgres(store) => (Tx::Postgres(store.pool.begin().await?), &store.holder),
+        };
+        Work::begin(tx, Arc::clone(holder), ids).await
+    }
+
+    /// Traces that are to be looked at again by now; or, with `own`, also those that wait and were last written by this holder.
+    pub async fn due(&self, now: Timestamp, own: bool, most: i64) -> Result<Vec<TraceId>, PersistError> {
+        let holder = match self {
+            Self::Sqlite(store) => &store.holder,
+            Self::Postgres(store) => &store.holder,
+        };
+        let mut values = vec![Value::time(now), Value::Int(most)];
+        let mut owned = "";
+        if own {
+            values.push(Value::text(holder));
+            owned = " OR (due_at IS NOT NULL AND held_by = $3)";
+        }
+        let sql =
+            format!("SELECT trace_id FROM trace_extracts WHERE due_at <= $1{owned} ORDER BY due_at, trace_id LIMIT $2");
+        let found = self.fetch(&sql, &values).await?;
+        let ids: Result<Vec<_>, _> = found.iter().map(|row| rows::to_trace_id(row, 0)).collect();
+        Ok(ids?)
+    }
+
+    pub async fn ping(&self) -> Result<(), PersistError> {
+        self.fetch("SELECT 1", &[]).await.map(drop)
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.pools.close().await,
+            Self::Postgres(store) => store.pool.close().await,
+        }
+    }
+
+    pub(super) async fn fetch(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, PersistError> {
+        let found = match self {
+            Self::Sqlite(store) => sqlite::fetch(&store.pools.readers, sql, values).await,
+            Self::Postgres(store) => postgres::fetch(&store.pool, sql, values).await,
+        };
+        Ok(found?)
+    }
+}
+
+pub(super) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>, Arc<AtomicI64>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    /// Runs one statement over many rows; `{rows}` in it stands for them.
+    pub async fn bulk(&mut self, sql: &str, kinds: &[Kind], rows: &[Vec<Value>]) -> Result<Vec<Row>, PersistError> {
+        let found = match self {
+            Self::Sqlite(tx, _) => sqlite::bulk(tx, sql, rows).await,
+            Self::Postgres(tx) => postgres::bulk(tx, sql, kinds, rows).await,
+        };
+        Ok(found?)
+    }
+
+    /// What a SELECT of rows that are about to be written ends in. SQLite has one writer and needs nothing.
+    pub fn lock(&self) -> &'static str {
+        match self {
+            Self::Sqlite(..) => "",
+            Self::Postgres(_) => " FOR UPDATE",
+        }
+    }
+
+    /// So many numbers for `change_seq`, in order.
+    pub async fn change_numbers(&mut self, how_many: usize) -> Result<Vec<i64>, PersistError> {
+        if how_many == 0 {
+            return Ok(Vec::new());
+        }
+        let most = i64::try_from(how_many).unwrap_or(i64::MAX);
+        match self {
+            Self::Sqlite(tx, last) => {
+                let found = sqlite::fetch(&mut **tx, "SELECT MAX(change_seq) FROM usage_records", &[]).await?;
+                let stored = found.first().map_or(Ok(0), |row| row.int(0))?;
+                let last = last.fetch_max(stored, Ordering::Relaxed).max(stored);
+                Ok((last + 1..=last + most).collect())
+            }
+            Self::Postgres(tx) => {
+                let sql = "SELECT nextval('usage_records_change_seq') FROM generate_series(1, $1)";
+                let found = postgres::fetch(&mut **tx, sql, &[Value::Int(most)]).await?;
+                let mut numbers = found.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?;
+                numbers.sort_unstable();
+                Ok(numbers)
+            }
+        }
+    }
+
+    /// `last_change` is the greatest number that was given, if any was.
+    pub async fn commit(self, last_change: Option<i64>) -> Result<(), PersistError> {
+        match self {
+            Self::Sqlite(tx, last) => {
+                // Before the commit: a number that was skipped harms nobody, one given twice would.
+                last.fetch_max(last_change.unwrap_or(0), Ordering::Relaxed);
+                tx.commit().await?;
+            }
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! One suite over every store: what is written is read back, amended, taken back and counted the same in each.
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test stops at the first surprise")]
+
+#[path = "../support/postgres.rs"]
+mod postgres;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho::domain::ids::{SpanId, TraceId};
+use tacho::domain::money::NanoUsd;
+use tacho::domain::record::{Record, Request, Totals};
+use tacho::domain::span::{Facts, Kind, Origin, Span};
+use tacho::domain::time::Timestamp;
+use tacho::domain::trace::Trace;
+use tacho::persist::{Change, Group, Page, RecordFilter, RecordRow, Store};
+
+const NOW: &str = "2026-05-20T12:00:00Z";
+
+#[tokio::test]
+async fn both_databases_end_with_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = postgres::Postgres::start();
+    let sqlite = suite(&format!("sqlite:{}", folder.path().join("new/tacho.db").display())).await;
+    let postgres = suite(&server.database("contract")).await;
+    assert_eq!(sqlite, postgres);
+}
+
+/// All cases after each other on one database, each on a trace of its own; the rows that they leave.
+async fn suite(url: &str) -> Vec<RecordRow> {
+    let store = Store::open(url, "one").await.unwrap();
+    store.ping().await.unwrap();
+    a_record_is_read_back_and_amended(&store).await;
+    a_record_that_folds_away_is_deleted(&store).await;
+    a_new_month_closes_the_period(&store).await;
+    a_user_learnt_late_gets_an_account(&store).await;
+    two_stores_write_one_trace_after_each_other(&store, &Store::open(url, "two").await.unwrap()).await;
+    waiting_traces_come_due(&store).await;
+    for group in [Group::User, Group::Model, Group::Endpoint, Group::Day] {
+        assert!(!store.summary(group, &RecordFilter::default()).await.unwrap().is_empty(), "{group:?}");
+    }
+    let mut rows = store.records(&RecordFilter::default(), Page { after: None, limit: 1000 }).await.unwrap();
+    store.close().await;
+    // Numbers that a database may skip.
+    rows.iter_mut().for_each(|row| (row.id, row.change_seq) = (0, 0));
+    rows.sort_by(|a, b| (&a.trace_id, &a.span_id).cmp(&(&b.trace_id, &b.span_id)));
+    rows
+}
+
+async fn a_record_is_read_back_and_amended(store: &Store) {
+    let once = request(1, Some("ann"), "2026-05-19T10:00:00.123456Z", &[100]);
+    write(store, 1, vec![once.clone()]).await;
+    assert_eq!(known(store, 1).await, std::slice::from_ref(&once));
+    write(store, 1, vec![once]).await;
+    assert_eq!(rows(store, 1).await[0].revision, 1);
+    let late = request(1, Some("ann"), "2026-05-19T10:00:00.123456Z", &[100, 50]);
+    write(store, 1, vec![late.clone()]).await;
+    assert_eq!(known(store, 1).await, [late]);
+    let row = &rows(store, 1).await[0];
+    assert_eq!((row.revision, row.total_tokens, row.cost.as_deref()), (2, 150, Some("0.00000015")));
+    assert_eq!(summary(store, "ann").await, (1, 150));
+}
+
+async fn a_record_that_folds_away_is_deleted(store: &Store) {
+    let two = [5, 6].map(|span| request_of(2, span, Some("bob"), "2026-05-19T10:00:00Z", &[10]));
+    write(store, 2, two.to_vec()).await;
+    assert_eq!(rows(store, 2).await.len(), 2);
+    write(store, 2, vec![two[0].clone()]).await;
+    assert_eq!(known(store, 2).await, [two[0].clone()]);
+    write(store, 2, Vec::new()).await;
+    assert!(rows(store, 2).await.is_empty());
+}
+
+async fn a_new_month_closes_the_period(store: &Store) {
+    write(store, 3, vec![request(3, Some("eve"), "2026-04-30T23:00:00Z", &[10])]).await;
+    write(store, 4, vec![request(4, Some("eve"), "2026-05-01T00:00:00Z", &[20])]).await;
+}
+
+async fn a_user_learnt_late_gets_an_account(store: &Store) {
+    write(store, 5, vec![request(5, None, "2026-05-19T10:00:00Z", &[10])]).await;
+    write(store, 5, vec![request(5, Some("zoe"), "2026-05-19T10:00:00Z", &[10])]).await;
+    assert_eq!(rows(store, 5).await[0].user_id.as_deref(), Some("zoe"));
+}
+
+async fn two_stores_write_one_trace_after_each_other(one: &Store, two: &Store) {
+    let more = |tokens: u64| async move {
+        let store = if tokens == 1 { one } else { two };
+        let mut work = store.begin(&[trace_id(6)]).await.unwrap();
+        let before = work.take_known().pop().map(|known| known.requests).unwrap_or_default();
+        let had = before.first().map_or(0, |request| request.record.totals.tokens.input);
+        let after = vec![request(6, Some("kim"), "2026-05-19T10:00:00Z", &[had + tokens])];
+        work.commit(vec![change(6, before, after)], time(NOW)).await.unwrap();
+    };
+    tokio::join!(more(1), more(2));
+    assert_eq!(rows(one, 6).await[0].total_tokens, 3);
+}
+
+async fn waiting_traces_come_due(store: &Store) {
+    let mut waits = change(7, Vec::new(), Vec::new());
+    waits.due = Some(time("2026-05-20T12:01:00Z"));
+    store.begin(&[trace_id(7)]).await.unwrap().commit(vec![waits], time(NOW)).await.unwrap();
+    assert_eq!(store.due(time(NOW), false, 10).await.unwrap(), []);
+    assert_eq!(store.due(time(NOW), true, 10).await.unwrap(), [trace_id(7)]);
+    assert_eq!(store.due(time("2026-05-20T12:01:00Z"), false, 10).await.unwrap(), [trace_id(7)]);
+}
+
+async fn write(store: &Store, trace: u8, after: Vec<Request>) {
+    let mut work = store.begin(&[trace_id(trace)]).await.unwrap();
+    let before = work.take_known().pop().map(|known| known.requests).unwrap_or_default();
+    work.commit(vec![change(trace, before, after)], time(NOW)).await.unwrap();
+}
+
+async fn known(store: &Store, trace: u8) -> Vec<Request> {
+    let mut work = store.begin(&[trace_id(trace)]).await.unwrap();
+    let known = work.take_known().pop().unwrap();
+    assert_eq!(known.trace, extract());
+    known.requests
+}
+
+async fn rows(store: &Store, trace: u8) -> Vec<RecordRow> {
+    let filter = RecordFilter { trace_id: Some(trace_id(trace).to_string()), ..RecordFilter::default() };
+    store.records(&filter, Page { after: None, limit: 10 }).await.unwrap()
+}
+
+async fn summary(store: &Store, user: &str) -> (i64, i64) {
+    let filter = RecordFilter { user: Some(user.to_owned()), ..RecordFilter::default() };
+    let found = store.summary(Group::User, &filter).await.unwrap();
+    (found[0].requests, found[0].total_tokens)
+}
+
+fn change(trace: u8, before: Vec<Request>, after: Vec<Request>) -> Change {
+    let (trace_id, first_seen) = (trace_id(trace), time(NOW));
+    Change { trace_id, trace: extract(), first_seen, last_word: false, due: None, before, after }
+}
+
+fn extract() -> Trace {
+    let span = Span {
+        id: SpanId::from_bytes(&[1; 8]).unwrap(),
+        parent: None,
+        kind: Kind::Server,
+        start: time(NOW),
+        end: time(NOW),
+        failed: false,
+        facts: Facts::default(),
+    };
+    let mut trace = Trace::default();
+    trace.push(&Arc::new(Origin::default()), span);
+    trace
+}
+
+fn request(trace: u8, user: Option<&str>, start: &str, tokens: &[u64]) -> Request {
+    request_of(trace, 5, user, start, tokens)
+}
+
+/// A request whose calls used so many input tokens, at a nano-dollar each.
+fn request_of(trace: u8, span: u8, user: Option<&str>, start: &str, tokens: &[u64]) -> Request {
+    let key = Key { started_at: time(start), trace_id: trace_id(trace), span_id: span_id(span), tenant: "acme".into() };
+    let calls: Vec<Call> = tokens.iter().zip(1..).map(|(input, n)| call(&key, n, *input)).collect();
+    let record = Record {
+        key,
+        service: Some("bot".into()),
+        instance: None,
+        user: user.map(Into::into),
+        agent: None,
+        endpoint: Some("/chat".into()),
+        method: Some("POST".into()),
+        status: Some(200),
+        duration: Duration::from_nanos(1_234_567_891),
+        error: None,
+        totals: Totals::of(&calls),
+    };
+    Request { record, calls }
+}
+
+fn call(request: &Key, n: u8, input: u64) -> Call {
+    let cost = NanoUsd(i64::try_from(input).unwrap());
+    Call {
+        key: Key {
+            span_id: span_id(100 + 10 * n + request.span_id.to_string().as_bytes()[15] % 10),
+            ..request.clone()
+        },
+        request: Some(request.span_id),
+        provider: Some("openai".into()),
+        request_model: Some("model-a".into()),
+        response_model: None,
+        operation: Some("chat".into()),
+        usage: Usage::Reported(Tokens { input, ..Tokens::default() }),
+        cost: Cost::Charged { cost, price_version: "v1".into() },
+        reported_cost: None,
+        service_tier: None,
+        streaming: true,
+        duration: Duration::from_nanos(987_654_321),
+        time_to_first_token: Some(Duration::from_nanos(12_345_678)),
+        error_type: None,
+        dialect: "test".into(),
+    }
+}
+
+fn trace_id(number: u8) -> TraceId {
+    TraceId::from_bytes(&[number; 16]).unwrap()
+}
+
+fn span_id(number: u8) -> SpanId {
+    SpanId::from_bytes(&[number; 8]).unwrap()
+}
+
+fn time(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}

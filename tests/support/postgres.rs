@@ -1,0 +1,86 @@
+//! A real Postgres for a test: its own folder and port, gone when it is dropped.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+pub struct Postgres {
+    bin: PathBuf,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Postgres {
+    /// Panics where no Postgres is installed: a test that is skipped proves nothing.
+    pub fn start() -> Self {
+        let bin = bin();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port();
+        let started = Self { bin, folder, port };
+        if is_root() {
+            // The server refuses to run as root; this user comes with its package.
+            run(Command::new("chown").arg("postgres").arg(started.folder.path()));
+        }
+        let data = started.data();
+        run(started.tool("initdb").args([
+            "-D",
+            &data,
+            "-U",
+            "tacho",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]));
+        let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories=''");
+        run(started.tool("pg_ctl").args(["-D", &data, "-w", "-l", &format!("{data}.log"), "-o", &options, "start"]));
+        started
+    }
+
+    /// The URL of a new, empty database.
+    pub fn database(&self, name: &str) -> String {
+        let port = self.port.to_string();
+        run(Command::new(self.bin.join("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "tacho", name]));
+        format!("postgres://tacho@127.0.0.1:{port}/{name}")
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let tool = self.bin.join(name);
+        if !is_root() {
+            return Command::new(tool);
+        }
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(tool);
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let data = self.data();
+        let stopped = self.tool("pg_ctl").args(["-D", &data, "-m", "immediate", "stop"]).stdout(Stdio::null()).status();
+        assert!(stopped.is_ok_and(|status| status.success()), "postgres in {data} did not stop");
+    }
+}
+
+fn bin() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let bins = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists());
+    bins.max().expect("no Postgres under /usr/lib/postgresql: install the package `postgresql`")
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+fn run(command: &mut Command) {
+    let status = command.stdout(Stdio::null()).current_dir("/").status();
+    assert!(status.as_ref().is_ok_and(|status| status.success()), "{command:?}: {status:?}");
+}
