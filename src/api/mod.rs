@@ -1,4 +1,6 @@
-//! The HTTP face on the port for everything that is not OTLP: health and metrics. It reads the handles it is given and changes nothing.
+//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage. It reads the handles it is given and changes nothing.
+
+mod usage;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,11 +13,14 @@ use axum::routing::get;
 use http::{StatusCode, header};
 use tokio::net::TcpListener;
 
+use crate::persist::Store;
+
 /// What the face shows.
 #[derive(Clone)]
 pub struct Handles {
     /// The whole registry as text.
     pub metrics: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
+    pub store: Store,
     /// False once the drain began.
     pub ready: Arc<AtomicBool>,
 }
@@ -30,6 +35,8 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/v1/usage", get(usage::records))
+        .route("/v1/usage/summary", get(usage::summary))
         .with_state(handles);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -60,8 +60,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     make_folder(&config.data_dir)?;
     let metrics = Arc::new(Metrics::default());
     let doors = Doors::open(&config).await?;
+    let store = Store::open(&config.database_url(), &holder()).await?;
     let writer = Writer {
-        store: Store::open(&config.database_url(), &holder()).await?,
+        store: store.clone(),
         resolver: Resolver::new(&config.assemble),
         book: price_book(&config)?,
         metrics: Arc::clone(&metrics),
@@ -76,7 +77,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     tasks.spawn(gather(Gatherer::new(&config.assemble), deliveries, batches, Arc::clone(&metrics)));
     let written = tasks.spawn(writer.run(waiting));
     doors.tell(&config.data_dir)?;
-    doors.serve(intake, &metrics, &ready, &closing, &tasks);
+    let registry = Arc::clone(&metrics);
+    let text = move || registry.text().map_err(|error| error.to_string());
+    let handles = api::Handles { metrics: Arc::new(text), store, ready: Arc::clone(&ready) };
+    doors.serve(intake, handles, &closing, &tasks);
 
     stop.await;
     tracing::info!("draining");
@@ -182,14 +186,7 @@ impl Doors {
         tell().map_err(|source| AppError::DataDir { path: data_dir.display().to_string(), source })
     }
 
-    fn serve(
-        self,
-        intake: Intake,
-        metrics: &Arc<Metrics>,
-        ready: &Arc<AtomicBool>,
-        closing: &CancellationToken,
-        tasks: &TaskTracker,
-    ) {
+    fn serve(self, intake: Intake, handles: api::Handles, closing: &CancellationToken, tasks: &TaskTracker) {
         let closed = || closing.clone().cancelled_owned();
         let (grpc, http) = (
             ingest::grpc::serve(self.grpc, intake.clone(), closed()),
@@ -197,9 +194,6 @@ impl Doors {
         );
         tasks.spawn(async move { ended("otlp grpc", grpc.await) });
         tasks.spawn(async move { ended("otlp http", http.await) });
-        let registry = Arc::clone(metrics);
-        let text = move || registry.text().map_err(|error| error.to_string());
-        let handles = api::Handles { metrics: Arc::new(text), ready: Arc::clone(ready) };
         let api = api::serve(self.http, handles, closed());
         tasks.spawn(async move { ended("http", api.await) });
     }

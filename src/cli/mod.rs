@@ -1,5 +1,7 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
+mod report;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +26,8 @@ pub struct Arguments {
 enum Verb {
     /// Take spans and write records (the default).
     Run,
+    /// Show what was used.
+    Report(report::ReportArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -39,6 +43,14 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     };
     match arguments.verb.unwrap_or(Verb::Run) {
         Verb::Run => serve(config).await,
+        Verb::Report(arguments) => match report::report(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(text.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(error @ report::ReportError::Time(_)) => complain(&error, WRONG_USE),
+            Err(error) => complain(&error, PROBLEM),
+        },
         Verb::CheckConfig => {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
             ExitCode::SUCCESS
