@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test whose helper cannot go on has failed")]
 
 mod captures;
+#[path = "../support/client.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod client;
 mod encode;
 mod generate;

@@ -97,6 +97,10 @@ impl Answer {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// Status, what the body says, and the headers that tell the client what to do.
     pub fn line(&self) -> String {
         let said = match self.header("content-type") {

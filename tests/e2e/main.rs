@@ -1,0 +1,14 @@
+//! The real binary with real clients and both databases.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "../support/captures.rs"]
+mod captures;
+#[path = "../support/client.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod client;
+mod clients;
+#[path = "../support/postgres.rs"]
+mod postgres;
+#[path = "../support/tacho.rs"]
+mod tacho_process;
+mod truth;
