@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::tree::{Node, Tree};
 use crate::domain::call::{Tokens, UnknownUsage, Usage};
+use crate::domain::ids::SpanId;
 use crate::domain::span::{Facts, Field, Span};
 
 /// The span made by Anthropic's own SDK: nearest the wire, so its numbers win over those of another span of the same call.
@@ -74,7 +77,7 @@ fn candidates(tree: &Tree<'_>) -> Vec<usize> {
 /// where an id is missing, below the same parent, with the same model and tokens. Of one scope only one span joins a call.
 fn merge_twins(tree: &Tree<'_>, places: &[usize]) -> Vec<Sighting> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut by_answer = rustc_hash::FxHashMap::<(Option<usize>, u64), Vec<usize>>::default();
+    let mut by_answer = FxHashMap::<(Option<usize>, u64), Vec<usize>>::default();
     let mut without_id = Vec::new();
     for place in places.iter().copied() {
         let Some(id) = tree.nodes[place].span.facts.number(Field::ResponseId) else {
@@ -82,50 +85,66 @@ fn merge_twins(tree: &Tree<'_>, places: &[usize]) -> Vec<Sighting> {
             continue;
         };
         let same_id = by_answer.entry((tree.nodes[place].server, id)).or_default();
-        if let Some(group) = best(tree, &groups, same_id, place, |_, _| true) {
+        if let Some(group) = best(tree, &groups, latest(same_id), place, |_, _| true) {
             groups[group].push(place);
         } else {
             same_id.push(groups.len());
             groups.push(vec![place]);
         }
     }
-    let mut by_parent = rustc_hash::FxHashMap::<Option<usize>, Vec<usize>>::default();
+    // By the parent's id and not its place: two parents that never came are not the same. The groups with an id come first, all
+    // of them, then those without; both in the order of their starts.
+    let mut by_parent = FxHashMap::<Option<SpanId>, [Vec<usize>; 2]>::default();
     for (group, members) in groups.iter().enumerate() {
-        by_parent.entry(tree.nodes[members[0]].parent).or_default().push(group);
+        by_parent.entry(tree.nodes[members[0]].span.parent).or_default()[0].push(group);
     }
     for place in without_id {
-        let same_parent = by_parent.entry(tree.nodes[place].parent).or_default();
-        if let Some(group) = best(tree, &groups, same_parent, place, alike) {
+        let [with_id, others] = by_parent.entry(tree.nodes[place].span.parent).or_default();
+        let near = around(tree, &groups, with_id, place).iter().copied().chain(latest(others));
+        if let Some(group) = best(tree, &groups, near, place, alike) {
             groups[group].push(place);
         } else {
-            same_parent.push(groups.len());
+            others.push(groups.len());
             groups.push(vec![place]);
         }
     }
     groups.into_iter().map(|group| sighting(tree, group)).collect()
 }
 
-/// How many of the latest groups are looked at for a twin: more calls than this do not run at once below one parent.
+/// How many groups are looked at for a twin, to either side: more calls than this do not run at once below one parent.
 const MOST_AT_ONCE: usize = 64;
+/// How many spans make one call at most: nobody runs more instrumentations than this.
+const MOST_VIEWS: usize = 16;
+
+/// The groups that began last.
+fn latest(groups: &[usize]) -> impl Iterator<Item = usize> {
+    groups.iter().rev().take(MOST_AT_ONCE).copied()
+}
+
+/// The groups that began at about the time of this span; expects them in the order of their starts.
+fn around<'g>(tree: &Tree<'_>, groups: &[Vec<usize>], among: &'g [usize], place: usize) -> &'g [usize] {
+    let start = tree.nodes[place].span.start;
+    let middle = among.partition_point(|group| tree.nodes[groups[*group][0]].span.start <= start);
+    &among[middle.saturating_sub(MOST_AT_ONCE)..among.len().min(middle + MOST_AT_ONCE)]
+}
 
 /// The group whose call this span may be another view of; of several, the one that began at the nearest time.
 fn best(
     tree: &Tree<'_>,
     groups: &[Vec<usize>],
-    among: &[usize],
+    among: impl Iterator<Item = usize>,
     place: usize,
     alike: impl Fn(&Node<'_>, &Node<'_>) -> bool,
 ) -> Option<usize> {
     let node = &tree.nodes[place];
-    let may_join = |group: &&usize| {
-        groups[**group].iter().all(|member| tree.nodes[*member].origin.scope != node.origin.scope)
-            && groups[**group].iter().any(|member| {
-                let member = &tree.nodes[*member];
-                overlap(member.span, node.span) && alike(member, node)
-            })
+    let may_join = |group: &usize| {
+        let members = || groups[*group].iter().map(|member| &tree.nodes[*member]);
+        groups[*group].len() < MOST_VIEWS
+            && members().all(|member| member.origin.scope != node.origin.scope)
+            && members().any(|member| overlap(member.span, node.span) && alike(member, node))
     };
-    let distance = |group: &&usize| node.span.start.0.abs_diff(tree.nodes[groups[**group][0]].span.start.0);
-    among.iter().rev().take(MOST_AT_ONCE).filter(may_join).min_by_key(distance).copied()
+    let distance = |group: &usize| node.span.start.0.abs_diff(tree.nodes[groups[*group][0]].span.start.0);
+    among.filter(may_join).min_by_key(distance)
 }
 
 fn overlap(a: &Span, b: &Span) -> bool {
@@ -133,15 +152,18 @@ fn overlap(a: &Span, b: &Span) -> bool {
 }
 
 fn alike(a: &Node<'_>, b: &Node<'_>) -> bool {
-    let models = |node: &Node<'_>| {
-        let facts = &node.span.facts;
-        [facts.text(Field::ResponseModel), facts.text(Field::RequestModel)].map(|model| model.map(str::to_owned))
-    };
-    let (first, second) = (models(a), models(b));
-    let same_model = first.iter().flatten().any(|model| second.iter().flatten().any(|other| model == other));
-    let unnamed = first.iter().flatten().next().is_none() || second.iter().flatten().next().is_none();
     let counts = |node: &Node<'_>| (has_tokens(&node.span.facts), tokens(&node.span.facts));
-    (same_model || unnamed) && counts(a) == counts(b) && a.span.failed == b.span.failed
+    a.span.failed == b.span.failed && counts(a) == counts(b) && same_model(&a.span.facts, &b.span.facts)
+}
+
+/// A span that names no model does not contradict.
+fn same_model(a: &Facts, b: &Facts) -> bool {
+    let unnamed = models(a).next().is_none() || models(b).next().is_none();
+    unnamed || models(a).any(|model| models(b).any(|other| model == other))
+}
+
+fn models(facts: &Facts) -> impl Iterator<Item = &str> {
+    [facts.text(Field::ResponseModel), facts.text(Field::RequestModel)].into_iter().flatten()
 }
 
 fn sighting(tree: &Tree<'_>, group: Vec<usize>) -> Sighting {

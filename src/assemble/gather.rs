@@ -61,7 +61,7 @@ impl Gatherer {
     pub fn add(&mut self, received: Received, now: Timestamp) {
         let Received { trace_id, origin, span } = received;
         let open = self.open.entry(trace_id).or_insert_with(|| {
-            self.due.push(Reverse((now.plus(self.quiet), trace_id)));
+            self.due.push(Reverse((now.plus(self.quiet.min(self.max_age)), trace_id)));
             self.bytes += TRACE_OVERHEAD;
             Open { trace: Trace::default(), first_seen: now, last_seen: now, bytes: TRACE_OVERHEAD }
         });
@@ -83,9 +83,10 @@ impl Gatherer {
                 break;
             }
             self.due.pop();
-            let due = self.due_of(&trace_id);
-            if due > now && !full {
-                self.due.push(Reverse((due, trace_id)));
+            // Pushed back even where there is no more room: a trace that still grows is not the first due.
+            let pushed_back = self.due_of(&trace_id);
+            if pushed_back > due {
+                self.due.push(Reverse((pushed_back, trace_id)));
             } else {
                 closed.extend(self.take(trace_id));
             }

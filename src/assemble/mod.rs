@@ -5,6 +5,8 @@ mod calls;
 mod endpoint;
 mod gather;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::time::Duration;

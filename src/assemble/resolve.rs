@@ -31,6 +31,9 @@ pub struct Resolver {
 /// Tenant of whom no span says otherwise.
 const DEFAULT_TENANT: &str = "default";
 
+/// What OpenTelemetry calls an error of which no class is known.
+const UNKNOWN_ERROR: &str = "_OTHER";
+
 /// What a call belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
@@ -55,7 +58,7 @@ impl Resolver {
             }
         }
         for sighting in calls::find(&tree) {
-            owners.entry(owner(&tree, sighting.numbers)).or_default().push(sighting);
+            owners.entry(owner_of_call(&tree, &sighting)).or_default().push(sighting);
         }
         let orphans = owners.contains_key(&Owner::Unknown);
         let nothing_yet = owners.is_empty();
@@ -80,6 +83,11 @@ fn owner(tree: &Tree<'_>, place: usize) -> Owner {
     let node = &tree.nodes[place];
     let root = Some(node.top).filter(|top| tree.nodes[*top].is_true_root());
     node.server.or(root).map_or(Owner::Unknown, Owner::Request)
+}
+
+/// A call waits for its request only if none of its spans has one.
+fn owner_of_call(tree: &Tree<'_>, sighting: &Sighting) -> Owner {
+    sighting.spans().map(|place| owner(tree, place)).min().unwrap_or(Owner::Unknown)
 }
 
 /// The spans of each owner, the earliest first: a user or tenant that the request's own span lacks is looked for in that order.
@@ -170,7 +178,7 @@ impl<'t> About<'t> {
         let facts = |place: usize| &self.tree.nodes[place].span.facts;
         let name = |field| sighting.by_names().find_map(|place| facts(place).text(field)).map(Box::from);
         let streaming = sighting.spans().any(|place| calls::streams(facts(place)));
-        let failed = node.span.failed.then(|| error_type(node));
+        let class = || sighting.spans().find_map(|place| facts(place).text(Field::ErrorType)).unwrap_or(UNKNOWN_ERROR);
         Call {
             key: self.key(node, Arc::clone(tenant)),
             request: None,
@@ -185,7 +193,7 @@ impl<'t> About<'t> {
             streaming,
             duration: node.span.end.since(node.span.start),
             time_to_first_token: sighting.spans().find_map(|place| calls::time_to_first_token(facts(place))),
-            error_type: failed,
+            error_type: node.span.failed.then(|| class().into()),
             dialect: node.origin.scope.clone(),
         }
     }
@@ -222,10 +230,5 @@ fn error(node: &Node<'_>, status: Option<u16>) -> Option<Box<str>> {
     }
     let facts = &node.span.facts;
     let said = facts.text(Field::ErrorMessage).or_else(|| facts.text(Field::ErrorType));
-    said.map(Into::into).or_else(|| status.map(|status| status.to_string().into()))
-}
-
-/// `_OTHER` is what OpenTelemetry calls an error of which no class is known.
-fn error_type(node: &Node<'_>) -> Box<str> {
-    node.span.facts.text(Field::ErrorType).unwrap_or("_OTHER").into()
+    said.map(Into::into).or_else(|| status.map(|status| status.to_string().into())).or(Some(UNKNOWN_ERROR.into()))
 }

@@ -209,6 +209,8 @@ pub(super) struct Meaning {
 /// The table made ready for looking up, with the operator's own keys in front.
 pub struct Dialect {
     span_keys: FxHashMap<Box<[u8]>, Box<[Meaning]>>,
+    /// By last byte the lengths of the listed keys, as bits: most other keys are told by these two alone, without hashing.
+    shapes: Box<[u64; 256]>,
     exception_type: Meaning,
 }
 
@@ -229,18 +231,32 @@ impl Dialect {
             keys.iter().for_each(|key| add(*field, *unit, key));
         }
         let exception_type = Meaning { field: Field::ErrorType, rank: u8::MAX, unit: Unit::ErrorType };
-        Self { span_keys: keys.into_iter().map(|(key, meanings)| (key, meanings.into())).collect(), exception_type }
+        let mut shapes = Box::new([0; 256]);
+        keys.keys().for_each(|key| shapes[last_byte(key)] |= length_bit(key));
+        let span_keys = keys.into_iter().map(|(key, meanings)| (key, meanings.into())).collect();
+        Self { span_keys, shapes, exception_type }
     }
 
     /// Nothing for keys that are not on the list: their values are never looked at.
     #[inline]
     pub(super) fn span_key(&self, key: &[u8]) -> &[Meaning] {
+        if self.shapes[last_byte(key)] & length_bit(key) == 0 {
+            return &[];
+        }
         self.span_keys.get(key).map_or(&[], |meanings| meanings)
     }
 
     pub(super) fn event_key(&self, key: &[u8]) -> &[Meaning] {
         if key == EXCEPTION_TYPE.as_bytes() { std::slice::from_ref(&self.exception_type) } else { &[] }
     }
+}
+
+fn last_byte(key: &[u8]) -> usize {
+    key.last().copied().map_or(0, usize::from)
+}
+
+fn length_bit(key: &[u8]) -> u64 {
+    1 << (key.len() % 64)
 }
 
 /// Our name of the operation, if it is one that calls a model.

@@ -108,6 +108,9 @@ impl<'a> Extractor<'a> {
             return Err(BadSpan::EndBeforeStart);
         }
         let kind = Kind::from_otlp(head.kind);
+        if kind != Kind::Server {
+            self.taken &= !HTTP_FIELDS;
+        }
         if kind == Kind::Server || parent.is_none() {
             self.hold_text(Field::Name, head.name, LONGEST_NAME);
         }
@@ -132,18 +135,24 @@ impl<'a> Extractor<'a> {
     }
 
     fn facts(&mut self) -> crate::domain::span::Facts {
-        for (position, field) in FIELDS.iter().enumerate() {
-            if self.taken & 1 << position == 0 {
-                continue;
-            }
+        let mut taken = self.taken;
+        while taken != 0 {
+            let position = taken.trailing_zeros() as usize;
+            taken &= taken - 1;
             match &self.slots[position].1 {
-                Held::Number(number) => self.facts.number(*field, *number),
-                Held::Text(text) => self.facts.text(*field, text),
+                Held::Number(number) => self.facts.number(FIELDS[position], *number),
+                Held::Text(text) => self.facts.text(FIELDS[position], text),
             }
         }
         self.facts.take()
     }
 }
+
+/// What HTTP says counts on server spans only; clients and `http send` spans carry the same keys.
+const HTTP_FIELDS: u32 = 1 << Field::HttpMethod as u32
+    | 1 << Field::HttpRoute as u32
+    | 1 << Field::HttpPath as u32
+    | 1 << Field::HttpStatus as u32;
 
 /// All fields in their order.
 const FIELDS: [Field; Field::COUNT] = [
@@ -338,8 +347,9 @@ fn error_type(text: &str) -> &str {
 
 /// Replaces control characters, NUL among them, which no database takes, and cuts what is longer than `longest` bytes.
 pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
-    let clean = text.len() <= longest && !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == 0xc2);
-    if clean {
+    // Without an early end, so that the compiler looks at many bytes at once. 0xc2 begins the control characters beyond ASCII.
+    let suspect = text.bytes().fold(false, |suspect, byte| suspect | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2));
+    if text.len() <= longest && !suspect {
         return Cow::Borrowed(text);
     }
     let printable: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();

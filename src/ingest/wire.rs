@@ -97,12 +97,15 @@ fn read_scope<'a>(mut cursor: Cursor<'a>, name: &mut &'a str) -> Result<(), Faul
 
 fn read_span<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Result<Head<'a>, Fault> {
     let mut head = Head::default();
-    while let Some((tag, wire)) = cursor.next()? {
+    let dialect = extractor.dialect();
+    loop {
+        // Most fields of a span are attributes.
+        while let Some(attribute) = cursor.short_field(9) {
+            read_listed(cursor.deeper(attribute), extractor, |key| dialect.span_key(key))?;
+        }
+        let Some((tag, wire)) = cursor.next()? else { return Ok(head) };
         match (tag, wire) {
-            (9, Wire::Bytes(_)) => {
-                let dialect = extractor.dialect();
-                read_listed(cursor.nested(wire)?, extractor, |key| dialect.span_key(key))?;
-            }
+            (9, Wire::Bytes(_)) => read_listed(cursor.nested(wire)?, extractor, |key| dialect.span_key(key))?,
             (1, Wire::Bytes(id)) => head.trace_id = id,
             (2, Wire::Bytes(id)) => head.span_id = id,
             (4, Wire::Bytes(id)) => head.parent = id,
@@ -115,7 +118,6 @@ fn read_span<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Resul
             _ => cursor.check(Message::Span, tag, wire)?,
         }
     }
-    Ok(head)
 }
 
 fn read_event<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Result<(), Fault> {
@@ -148,11 +150,33 @@ fn read_listed<'a>(
     extractor: &mut Extractor<'a>,
     meanings: impl Fn(&[u8]) -> &'a [Meaning],
 ) -> Result<(), Fault> {
+    // As every encoder writes it: key, then value, nothing else. What is written otherwise goes the long way.
+    if let Some((key, value)) = protobuf::plain_attribute(cursor.rest()) {
+        let meanings = meanings(key);
+        if meanings.is_empty() {
+            if protobuf::is_text(key) && protobuf::is_plain_scalar(value) {
+                return Ok(());
+            }
+        } else if let Some(raw) = plain_scalar(value) {
+            extractor.attribute(meanings, raw);
+            return Ok(());
+        }
+    }
     let (key, value) = read_attribute(cursor, |key| !meanings(key).is_empty())?;
     if let Some(value) = value {
         extractor.attribute(meanings(key), value);
     }
     Ok(())
+}
+
+fn plain_scalar(value: &[u8]) -> Option<Raw<'_>> {
+    match protobuf::plain_value(value)? {
+        (1, Wire::Bytes(text)) => std::str::from_utf8(text).ok().map(Raw::Text),
+        (2, Wire::Varint(bool)) => Some(Raw::Bool(bool != 0)),
+        (3, Wire::Varint(int)) => Some(Raw::Int(int.cast_signed())),
+        (4, Wire::Fixed64(bits)) => Some(Raw::Double(f64::from_bits(bits))),
+        _ => None,
+    }
 }
 
 /// The key and, if the key is wanted, what its value says. A value nobody wants is checked and passed over.

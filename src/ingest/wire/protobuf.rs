@@ -79,6 +79,19 @@ impl<'a> Cursor<'a> {
         Ok(Some((tag, wire)))
     }
 
+    /// The content of the next field, if it has this number (below 16), is length-delimited and short. Otherwise nothing is
+    /// read, and `next` has the word.
+    #[inline]
+    pub fn short_field(&mut self, tag: u8) -> Option<&'a [u8]> {
+        let [key, rest @ ..] = self.rest else { return None };
+        if *key != tag << 3 | LENGTH_DELIMITED {
+            return None;
+        }
+        let (field, rest) = short(rest)?;
+        self.rest = rest;
+        Some(field)
+    }
+
     /// A cursor over a message inside this one.
     #[inline]
     pub fn nested(&self, wire: Wire<'a>) -> Result<Cursor<'a>, Fault> {
@@ -101,6 +114,7 @@ impl<'a> Cursor<'a> {
             | (Some(Shape::Fixed64), Wire::Fixed64(_))
             | (Some(Shape::Fixed32), Wire::Fixed32)
             | (Some(Shape::Bytes), Wire::Bytes(_)) => Ok(()),
+            (Some(Shape::Text), Wire::Bytes(bytes)) if bytes.is_ascii() => Ok(()),
             (Some(Shape::Text), Wire::Bytes(_)) => text(wire).map(drop),
             (Some(Shape::Message(inner)), Wire::Bytes(_)) => check(inner, self.nested(wire)?),
             (Some(_), _) => Err(self.fault(message.wrong_type())),
@@ -196,6 +210,65 @@ impl<'a> Cursor<'a> {
     fn fault(&self, what: &'static str) -> Fault {
         Fault { what, address: Some(self.rest.as_ptr().addr()) }
     }
+}
+
+/// The wire type of texts, bytes and messages.
+const LENGTH_DELIMITED: u8 = 2;
+
+/// Splits off what a length of one or two bytes announces.
+#[inline]
+fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match bytes {
+        [length, rest @ ..] if *length < 0x80 => rest.split_at_checked(usize::from(*length)),
+        [low, high, rest @ ..] if *high < 0x80 => {
+            rest.split_at_checked(usize::from(*low & 0x7f) | usize::from(*high) << 7)
+        }
+        _ => None,
+    }
+}
+
+/// Key and value of an attribute that holds these two in this order and nothing else; the key is not checked yet.
+#[inline]
+pub(super) fn plain_attribute(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, rest @ ..] = bytes else { return None };
+    let (key, rest) = short(rest)?;
+    let [0x12, rest @ ..] = rest else { return None };
+    let (value, rest) = short(rest)?;
+    rest.is_empty().then_some((key, value))
+}
+
+/// The field of a value that holds one text, truth value, whole number or double and nothing else; texts are not checked yet.
+#[inline]
+pub(super) fn plain_value(bytes: &[u8]) -> Option<(u32, Wire<'_>)> {
+    match bytes {
+        [0x0a, rest @ ..] => match short(rest)? {
+            (text, []) => Some((1, Wire::Bytes(text))),
+            _ => None,
+        },
+        [0x10, byte] if *byte < 0x80 => Some((2, Wire::Varint(u64::from(*byte)))),
+        [0x18, byte] if *byte < 0x80 => Some((3, Wire::Varint(u64::from(*byte)))),
+        [0x18, low, high] if *low >= 0x80 && *high < 0x80 => {
+            Some((3, Wire::Varint(u64::from(*low & 0x7f) | u64::from(*high) << 7)))
+        }
+        [0x21, bits @ ..] => Some((4, Wire::Fixed64(u64::from_le_bytes(bits.try_into().ok()?)))),
+        _ => None,
+    }
+}
+
+/// Whether a value nobody wants is plain and well-formed.
+#[inline]
+pub(super) fn is_plain_scalar(bytes: &[u8]) -> bool {
+    match plain_value(bytes) {
+        Some((_, Wire::Bytes(text))) => is_text(text),
+        Some(_) => true,
+        None => false,
+    }
+}
+
+/// Nearly all text is ASCII, which is quicker to see than to validate as UTF-8.
+#[inline]
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 /// Checks a message nobody wants.

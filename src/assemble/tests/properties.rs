@@ -1,0 +1,207 @@
+//! What holds for every trace, sensible or not.
+
+use std::collections::BTreeSet;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::assemble::tree::Tree;
+use crate::domain::record::Totals;
+
+const KINDS: [Kind; 4] = [Kind::Internal, Kind::Server, Kind::Client, Kind::Consumer];
+const SCOPES: [&str; 3] = ["a", "b", "com.anthropic.sdk.python"];
+
+/// Any span out of a small pool: the ids repeat, so that spans have versions, children, rings and parents that never come.
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let place = (1..12_u64, option::of(1..15_u64), select(&KINDS[..]), select(&SCOPES[..]));
+    let time = (0..6_u64, 0..4_u64, any::<bool>());
+    let call = (any::<bool>(), option::of(0..3_u64), option::of(0..2_u64), option::of(7..9_u64), 0..20_u8);
+    (place, time, call, any::<bool>(), option::of(select(&["m", "n"][..])), option::of(select(&["ann", "bob"][..])))
+        .prop_map(|(place, time, call, http, model, user)| {
+            let (id, parent, kind, scope) = place;
+            let mut sketch = span(id).kind(kind).scope(scope).at(time.0 * 100, (time.0 + time.1) * 100);
+            sketch.parent = parent;
+            sketch.failed = time.2;
+            let (operation, input, output, answer, odd) = call;
+            let texts = [
+                (Field::HttpMethod, http.then_some("POST")),
+                (Field::ModelOperation, operation.then_some("chat")),
+                (Field::RequestModel, model),
+                (Field::User, user),
+                (Field::Tenant, user.filter(|_| odd == 0).map(|_| "acme")),
+            ];
+            let numbers = [
+                (Field::InputTokens, input.map(|count| count * 10)),
+                (Field::OutputTokens, output.map(|count| count * 5)),
+                (Field::ResponseId, answer),
+                (Field::ImplausibleTokens, (odd == 1).then_some(1)),
+            ];
+            for (field, text) in texts {
+                sketch = text.into_iter().fold(sketch, |sketch, text| sketch.text(field, text));
+            }
+            for (field, number) in numbers {
+                sketch = number.into_iter().fold(sketch, |sketch, number| sketch.number(field, number));
+            }
+            sketch
+        })
+}
+
+fn forest() -> impl Strategy<Value = Vec<Sketch>> {
+    vec(sketch(), 0..16)
+}
+
+/// The spans in two orders, each with the number of the delivery it comes in.
+fn twice_in_some_order() -> impl Strategy<Value = (Vec<Sketch>, Vec<(Sketch, usize)>)> {
+    forest().prop_flat_map(|spans| {
+        let repeated: Vec<Sketch> = spans.iter().chain(&spans).cloned().collect();
+        let deliveries = vec(0..4_usize, repeated.len());
+        let shuffled = (Just(repeated).prop_shuffle(), deliveries);
+        (Just(spans), shuffled.prop_map(|(spans, deliveries)| spans.into_iter().zip(deliveries).collect()))
+    })
+}
+
+fn joined(spans: &[Sketch]) -> Trace {
+    Trace::default().joined(delivery(spans))
+}
+
+fn calls_of(resolution: &Resolution) -> impl Iterator<Item = &Call> {
+    resolution.requests.iter().flat_map(|request| &request.calls)
+}
+
+fn has_tokens(span: &Span) -> bool {
+    [Field::InputTokens, Field::OutputTokens, Field::ImplausibleTokens].iter().any(|field| span.facts.has(*field))
+}
+
+/// Places of the spans that have a span with tokens below them, found the slow way.
+fn above_tokens(tree: &Tree<'_>) -> BTreeSet<usize> {
+    let mut above = BTreeSet::new();
+    for node in tree.nodes.iter().filter(|node| has_tokens(node.span)) {
+        let mut next = node.parent;
+        while let Some(place) = next {
+            above.insert(place);
+            next = tree.nodes[place].parent;
+        }
+    }
+    above
+}
+
+/// Whether the call `b` may be what the span `a` shows as well.
+fn may_be_twins(a: (&Origin, &Span), b: (&Origin, &Span)) -> bool {
+    let id = |span: &Span| span.facts.number(Field::ResponseId);
+    let same_id = id(a.1).is_some() && id(a.1) == id(b.1);
+    let by_parent = (id(a.1).is_none() || id(b.1).is_none()) && a.1.parent == b.1.parent;
+    a.0.scope != b.0.scope && (same_id || by_parent)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn order_repetition_and_deliveries_change_nothing((spans, again) in twice_in_some_order()) {
+        let mut whole = Trace::default();
+        for number in 0..4 {
+            let part = again.iter().filter(|(_, delivery)| *delivery == number).map(|(sketch, _)| sketch);
+            whole = whole.joined(delivery(part));
+        }
+        let once = joined(&spans);
+        prop_assert_eq!(&once, &whole);
+        let resolver = Resolver::new(&AssembleConfig::default());
+        for last_word in [false, true] {
+            prop_assert_eq!(
+                resolver.resolve(trace_id(), &once, last_word),
+                resolver.resolve(trace_id(), &whole, last_word)
+            );
+        }
+    }
+
+    #[test]
+    fn the_forest_has_no_rings_and_parents_come_first(spans in forest()) {
+        let trace = joined(&spans);
+        let tree = Tree::of(&trace);
+        let mut seen = vec![false; tree.nodes.len()];
+        for place in tree.downwards.iter().copied() {
+            prop_assert!(!seen[place]);
+            seen[place] = true;
+            let node = &tree.nodes[place];
+            prop_assert!(node.parent.is_none_or(|parent| seen[parent]));
+            prop_assert_eq!(node.parent.map(|parent| tree.nodes[parent].top).unwrap_or(place), node.top);
+            if let Some(parent) = node.parent {
+                prop_assert_eq!(node.span.parent, Some(tree.nodes[parent].span.id));
+            }
+        }
+        prop_assert!(seen.into_iter().all(|seen| seen));
+    }
+
+    #[test]
+    fn every_deepest_span_with_tokens_is_a_call_or_the_twin_of_one(spans in forest()) {
+        let trace = joined(&spans);
+        let tree = Tree::of(&trace);
+        let above = above_tokens(&tree);
+        let resolution = resolve(&spans, true);
+        let ids: Vec<SpanId> = calls_of(&resolution).map(|call| call.key.span_id).collect();
+        let calls: BTreeSet<SpanId> = ids.iter().copied().collect();
+        prop_assert_eq!(ids.len(), calls.len(), "no span is two calls");
+        for (place, node) in tree.nodes.iter().enumerate() {
+            let deepest = has_tokens(node.span) && !above.contains(&place);
+            let called = calls.contains(&node.span.id);
+            let operation = node.span.facts.has(Field::ModelOperation);
+            prop_assert!(!called || deepest || (operation && !has_tokens(node.span) && !above.contains(&place)));
+            if deepest && !called {
+                let others = tree.nodes.iter().filter(|other| calls.contains(&other.span.id));
+                // Twins of twins: a chain of two spans may join over a third.
+                let mut twins = others.filter(|other| {
+                    let call = (other.origin, other.span);
+                    may_be_twins((node.origin, node.span), call)
+                        || tree.nodes.iter().any(|third| {
+                            let third = (third.origin, third.span);
+                            may_be_twins((node.origin, node.span), third) && may_be_twins(third, call)
+                        })
+                });
+                prop_assert!(twins.next().is_some(), "{:?} is lost", node.span.id);
+            }
+        }
+    }
+
+    #[test]
+    fn the_sums_of_the_records_are_the_sums_of_the_calls(spans in forest()) {
+        let resolution = resolve(&spans, true);
+        let all: Vec<Call> = calls_of(&resolution).cloned().collect();
+        let whole = Totals::of(&all);
+        let records: Vec<Totals> = resolution.requests.into_iter().map(|request| request.record.totals).collect();
+        let sum = |part: fn(&Totals) -> u64| records.iter().map(part).sum::<u64>();
+        prop_assert_eq!(whole.calls, sum(|totals| totals.calls));
+        prop_assert_eq!(whole.failed_calls, sum(|totals| totals.failed_calls));
+        prop_assert_eq!(whole.unknown_usage_calls, sum(|totals| totals.unknown_usage_calls));
+        prop_assert_eq!(whole.tokens.input, sum(|totals| totals.tokens.input));
+        prop_assert_eq!(whole.tokens.output, sum(|totals| totals.tokens.output));
+    }
+
+    #[test]
+    fn keys_are_unique_and_calls_bear_their_requests_tenant(spans in forest()) {
+        let resolution = resolve(&spans, true);
+        let keys: BTreeSet<_> = resolution.requests.iter().map(|request| &request.record.key).collect();
+        prop_assert_eq!(keys.len(), resolution.requests.len());
+        prop_assert!(resolution.requests.is_sorted_by(|a, b| a.record.key < b.record.key));
+        for request in &resolution.requests {
+            let key = &request.record.key;
+            let own = request.record.method.is_some().then_some(key.span_id);
+            prop_assert!(request.calls.is_sorted_by(|a, b| a.key < b.key));
+            prop_assert!(request.calls.iter().all(|call| call.request == own && call.key.tenant == key.tenant));
+        }
+    }
+
+    #[test]
+    fn the_last_word_adds_one_record_and_changes_none(spans in forest()) {
+        let first = resolve(&spans, false);
+        let last = resolve(&spans, true);
+        prop_assert!(!last.waiting);
+        let (attributed, others): (Vec<Request>, Vec<Request>) =
+            last.requests.into_iter().partition(|request| request.record.method.is_some());
+        prop_assert!(others.len() <= 1);
+        prop_assert_eq!(first.requests, attributed);
+        prop_assert!(first.waiting || others.is_empty());
+    }
+}
