@@ -57,12 +57,12 @@ fn batch() -> Vec<u8> {
     let span = |n: u64| Span {
         trace_id: (u128::from(n / 4) + 1).to_be_bytes().to_vec(),
         span_id: (n + 1).to_be_bytes().to_vec(),
-        parent_span_id: if n % 4 == 0 { vec![] } else { (n - n % 4 + 1).to_be_bytes().to_vec() },
+        parent_span_id: if n.is_multiple_of(4) { vec![] } else { (n - n % 4 + 1).to_be_bytes().to_vec() },
         name: "a span".into(),
-        kind: if n % 4 == 0 { 2 } else { 3 },
+        kind: if n.is_multiple_of(4) { 2 } else { 3 },
         start_time_unix_nano: 1_790_000_000_000_000_000 + n,
         end_time_unix_nano: 1_790_000_001_000_000_000 + n,
-        attributes: if n % 4 == 0 { server.clone() } else { call.clone() },
+        attributes: if n.is_multiple_of(4) { server.clone() } else { call.clone() },
         ..Span::default()
     };
     let scope_spans = vec![ScopeSpans { spans: (0..512).map(span).collect(), ..ScopeSpans::default() }];

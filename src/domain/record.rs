@@ -1,5 +1,7 @@
 //! One bot request and what it used: the sum of its calls.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::call::{Call, Key, Tokens, Usage};
@@ -80,22 +82,12 @@ fn sum_of_costs(calls: &[Call]) -> Option<NanoUsd> {
 }
 
 fn dearest_model(calls: &[Call]) -> Option<&str> {
-    let named = calls.iter().filter_map(|call| call.model().map(|model| (call, model)));
-    let mut models: Vec<(&str, i128, u64)> = Vec::new();
-    for (call, model) in named {
-        let cost = call.cost.charged().map_or(0, |cost| i128::from(cost.0));
-        let tokens = call.usage.tokens().total();
-        match models.iter_mut().find(|(name, ..)| *name == model) {
-            Some((_, sum, used)) => {
-                *sum += cost;
-                *used = used.saturating_add(tokens);
-            }
-            None => models.push((model, cost, tokens)),
-        }
+    let mut models: BTreeMap<&str, (i128, u64)> = BTreeMap::new();
+    for (call, model) in calls.iter().filter_map(|call| call.model().map(|model| (call, model))) {
+        let (cost, tokens) = models.entry(model).or_default();
+        *cost += call.cost.charged().map_or(0, |cost| i128::from(cost.0));
+        *tokens = tokens.saturating_add(call.usage.tokens().total());
     }
     // The name last, so that equals do not depend on the order of the calls.
-    models
-        .into_iter()
-        .max_by_key(|(name, cost, tokens)| (*cost, *tokens, std::cmp::Reverse(*name)))
-        .map(|(name, ..)| name)
+    models.into_iter().max_by_key(|(name, used)| (*used, Reverse(*name))).map(|(name, _)| name)
 }

@@ -1,5 +1,6 @@
 //! All that was received of one trace. Two of them join to the same whole in any order and with any repetition.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,12 @@ struct Part {
 }
 
 impl Trace {
-    /// Adds a span as it came. Repeats stay until `joined`.
+    /// Adds a span as it came. Repeats stay until `joined`. Consecutive spans of one origin share a part.
     pub fn push(&mut self, origin: &Arc<Origin>, span: Span) {
-        self.spans_of(origin).push(span);
+        match self.parts.last_mut() {
+            Some(part) if Arc::ptr_eq(&part.origin, origin) || part.origin == *origin => part.spans.push(span),
+            _ => self.parts.push(Part { origin: Arc::clone(origin), spans: vec![span] }),
+        }
     }
 
     /// The union of both in canonical form: parts by origin, spans by id, each id once. Of two versions of one span the greater
@@ -34,25 +38,14 @@ impl Trace {
         // Greatest version first within an id, and then only the first of each id is kept.
         spans.sort_unstable_by(|a, b| a.0.id.cmp(&b.0.id).then_with(|| b.cmp(a)));
         spans.dedup_by_key(|(span, _)| span.id);
-        let mut whole = Self::default();
+        let mut parts: BTreeMap<Arc<Origin>, Vec<Span>> = BTreeMap::new();
         for (span, origin) in spans {
-            whole.push(&origin, span);
+            parts.entry(origin).or_default().push(span);
         }
-        whole.parts.sort_unstable_by(|a, b| a.origin.cmp(&b.origin));
-        whole
+        Self { parts: parts.into_iter().map(|(origin, spans)| Part { origin, spans }).collect() }
     }
 
     pub fn spans(&self) -> impl Iterator<Item = (&Origin, &Span)> {
         self.parts.iter().flat_map(|part| part.spans.iter().map(|span| (&*part.origin, span)))
-    }
-
-    fn spans_of(&mut self, origin: &Arc<Origin>) -> &mut Vec<Span> {
-        // A handful of origins a trace: a search is quicker than a map.
-        let known = self.parts.iter().position(|part| Arc::ptr_eq(&part.origin, origin) || part.origin == *origin);
-        let place = known.unwrap_or_else(|| {
-            self.parts.push(Part { origin: Arc::clone(origin), spans: Vec::new() });
-            self.parts.len() - 1
-        });
-        &mut self.parts[place].spans
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::domain::call::{Call, Usage};
+use crate::domain::call::{Call, Key, Usage};
 use crate::domain::record::{Record, Request};
 use labels::Cap;
 
@@ -143,19 +144,18 @@ impl Metrics {
 
     /// Counts what a committed write has changed: what is new is added; what was there already is not counted again.
     pub fn committed(&self, before: &[Request], after: &[Request]) {
+        let known: FxHashMap<&Key, &Request> = before.iter().map(|known| (&known.record.key, known)).collect();
+        let counted: FxHashSet<&Key> = before.iter().flat_map(|known| &known.calls).map(|call| &call.key).collect();
         for request in after {
-            let known = before.iter().find(|known| known.record.key == request.record.key);
+            let known = known.get(&request.record.key);
             match known {
                 None => self.record(&request.record),
-                Some(known) if known == request => continue,
+                Some(known) if *known == request => continue,
                 Some(_) => self.persist_records.with_label_values(&["amended"]).inc(),
             }
-            for call in &request.calls {
-                let counted = before.iter().flat_map(|known| &known.calls).any(|known| known.key == call.key);
-                if !counted {
-                    self.call(&request.record, call);
-                    self.late_calls.inc_by(u64::from(known.is_some()));
-                }
+            for call in request.calls.iter().filter(|call| !counted.contains(&call.key)) {
+                self.call(&request.record, call);
+                self.late_calls.inc_by(u64::from(known.is_some()));
             }
         }
     }

@@ -115,15 +115,3 @@ fn the_latest_times_are_borne() {
     let spans = [server(1).at(0, u64::MAX / 1_000_000), call(2).under(1).at(u64::MAX / 1_000_000, 0)];
     check_sum(spans.into_iter(), 1, 1, 1);
 }
-
-#[test]
-fn zz_temp() {
-    for many in [10_000_u64, 20_000, 40_000] {
-        let t = std::time::Instant::now();
-        sum_up((1..=many).map(|id| call(id).under(9).text(Field::RequestModel, &format!("model-{id}"))));
-        eprintln!("models {many} {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        sum_up((1..=many).map(|id| call(id).under(9).scope(&format!("scope-{id}"))));
-        eprintln!("scopes {many} {:?}", t.elapsed());
-    }
-}

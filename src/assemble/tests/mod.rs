@@ -4,6 +4,7 @@ mod calls;
 mod gather;
 mod hostile;
 mod properties;
+mod records;
 mod requests;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,204 @@
+//! What the record of a request says.
+
+use expect_test::expect;
+
+use super::*;
+
+fn call(id: u64) -> Sketch {
+    chat(id).tokens(10, 5)
+}
+
+#[test]
+fn the_server_names_the_user_first_then_the_earliest_span() {
+    let named = |id, name| span(id).under(1).text(Field::User, name);
+    let others = [named(2, "late").at(300, 400), named(3, "early").at(200, 300)];
+    let [late, early] = others;
+    check(
+        [server(1), late.clone(), early.clone()],
+        expect![[r#"
+        #1 POST /chat 200 user=early
+    "#]],
+    );
+    check(
+        [server(1).text(Field::User, "own"), late, early],
+        expect![[r#"
+        #1 POST /chat 200 user=own
+    "#]],
+    );
+}
+
+#[test]
+fn the_tenant_is_said_by_a_span_or_by_the_resource() {
+    check(
+        [server(1).namespace("shop"), call(2).under(1).text(Field::Tenant, "acme")],
+        expect![[r#"
+        #1 POST /chat 200 tenant=acme
+          #2 m in=10 out=5 [a]
+    "#]],
+    );
+    check(
+        [server(1).namespace("shop"), call(2).under(1)],
+        expect![[r#"
+        #1 POST /chat 200 tenant=shop
+          #2 m in=10 out=5 [a]
+    "#]],
+    );
+    check(
+        [server(1), call(2).under(1).namespace("other")],
+        expect![[r#"
+        #1 POST /chat 200
+          #2 m in=10 out=5 [a]
+    "#]],
+    );
+}
+
+#[test]
+fn the_agent_is_said_or_stands_in_the_path() {
+    let http = server(1).text(Field::HttpRoute, "/agents/{agent_id}/run").text(Field::HttpPath, "/agents/sales/run");
+    check(
+        [http.clone()],
+        expect![[r#"
+        #1 POST /agents/{agent_id}/run 200 agent=sales
+    "#]],
+    );
+    check(
+        [http, span(2).under(1).text(Field::Agent, "planner")],
+        expect![[r#"
+        #1 POST /agents/{agent_id}/run 200 agent=planner
+    "#]],
+    );
+}
+
+#[test]
+fn the_endpoint_comes_from_route_then_name_then_path() {
+    let http = server(1).text(Field::Name, "POST /by/{name}").text(Field::HttpPath, "/by/path/4711");
+    check(
+        [http.clone()],
+        expect![[r#"
+        #1 POST /chat 200
+    "#]],
+    );
+    check(
+        [http.clone().without(Field::HttpRoute)],
+        expect![[r#"
+        #1 POST /by/{name} 200
+    "#]],
+    );
+    check(
+        [http.without(Field::HttpRoute).text(Field::Name, "POST")],
+        expect![[r#"
+        #1 POST /by/path/{id} 200
+    "#]],
+    );
+    check(
+        [server(1).without(Field::HttpRoute)],
+        expect![[r#"
+        #1 POST - 200
+    "#]],
+    );
+}
+
+#[test]
+fn a_query_in_a_name_is_cut_off() {
+    check(
+        [server(1).without(Field::HttpRoute).text(Field::Name, "GET /find?q=secret#top")],
+        expect![[r#"
+        #1 POST /find 200
+    "#]],
+    );
+}
+
+#[test]
+fn ignored_requests_leave_no_record_unless_they_called() {
+    let health = || server(1).text(Field::HttpMethod, "GET").text(Field::HttpRoute, "/healthz");
+    check([health()], expect![[""]]);
+    check(
+        [health(), call(2).under(1)],
+        expect![[r#"
+        #1 GET /healthz 200
+          #2 m in=10 out=5 [a]
+    "#]],
+    );
+    check(
+        [health(), server(3)],
+        expect![[r#"
+        #3 POST /chat 200
+    "#]],
+    );
+}
+
+#[test]
+fn the_status_is_the_code_else_500_for_an_error_else_nothing() {
+    let bare = || server(1).without(Field::HttpStatus);
+    check(
+        [bare().number(Field::HttpStatus, 404)],
+        expect![[r#"
+        #1 POST /chat 404 error=404
+    "#]],
+    );
+    check(
+        [bare().failed()],
+        expect![[r#"
+        #1 POST /chat 500 error=500
+    "#]],
+    );
+    check(
+        [bare().failed().number(Field::HttpStatus, 503)],
+        expect![[r#"
+        #1 POST /chat 503 error=503
+    "#]],
+    );
+    check(
+        [bare()],
+        expect![[r#"
+        #1 POST /chat -
+    "#]],
+    );
+    check(
+        [bare().number(Field::HttpStatus, 70_000)],
+        expect![[r#"
+        #1 POST /chat -
+    "#]],
+    );
+}
+
+#[test]
+fn the_error_is_a_message_where_kept_else_the_type_else_the_status() {
+    let http = || server(1).failed().number(Field::HttpStatus, 500);
+    check(
+        [http()],
+        expect![[r#"
+        #1 POST /chat 500 error=500
+    "#]],
+    );
+    check(
+        [http().text(Field::ErrorType, "ValueError")],
+        expect![[r#"
+        #1 POST /chat 500 error=ValueError
+    "#]],
+    );
+    check(
+        [http().text(Field::ErrorType, "ValueError").text(Field::ErrorMessage, "no luck")],
+        expect![[r#"
+        #1 POST /chat 500 error=no luck
+    "#]],
+    );
+    check(
+        [server(1).failed()],
+        expect![[r#"
+        #1 POST /chat 200 error=_OTHER
+    "#]],
+    );
+    check(
+        [server(1).text(Field::ErrorType, "ValueError")],
+        expect![[r#"
+        #1 POST /chat 200
+    "#]],
+    );
+}
+
+#[test]
+fn a_span_that_ends_before_it_starts_took_no_time() {
+    let spans = [server(1).at(1_000, 0)];
+    assert_eq!(resolve(&spans, false).requests[0].record.duration, std::time::Duration::ZERO);
+}
