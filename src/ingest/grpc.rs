@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
+use super::{BODY_TIMEOUT, Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -74,9 +74,10 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Export {
         let intake = self.intake.clone();
         let method = match self.signal {
             // The slot comes before the body is read, so that refusing costs nothing.
-            Signal::Traces => match intake.slot(Protocol::Grpc) {
+            Signal::Traces => match intake.slot() {
                 Ok(slot) => Method::Take(Some(slot)),
                 Err(overloaded) => {
+                    intake.refuse(Protocol::Grpc, Refused::from(Overloaded).label());
                     let refusal = status(&overloaded.into()).into_http();
                     return Box::pin(async move { Ok(refusal) });
                 }
@@ -90,8 +91,15 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Export {
                 .accept_compressed(CompressionEncoding::Deflate)
                 .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(limit);
-            let mut response = grpc.unary(Call { intake, method }, request).await;
+            let answered =
+                tokio::time::timeout(BODY_TIMEOUT, grpc.unary(Call { intake: intake.clone(), method }, request));
+            let mut response = answered
+                .await
+                .unwrap_or_else(|_| Status::deadline_exceeded("the body did not come in time").into_http());
             refuse_for_good(&mut response);
+            if let Some(reason) = refused(&response) {
+                intake.refuse(Protocol::Grpc, reason);
+            }
             Ok(response)
         })
     }
@@ -104,6 +112,18 @@ fn refuse_for_good(response: &mut http::Response<Body>) {
         && code.as_bytes() == out_of_range.as_bytes()
     {
         *code = i32::from(Code::ResourceExhausted).into();
+    }
+}
+
+/// Metric label of an answer that is no success. A success has its status in the trailers.
+fn refused(response: &http::Response<Body>) -> Option<&'static str> {
+    match Status::from_header_map(response.headers())?.code() {
+        Code::Ok => None,
+        Code::Unavailable => Some("overloaded"),
+        Code::InvalidArgument => Some("malformed"),
+        Code::ResourceExhausted => Some("too_large"),
+        Code::Unimplemented | Code::Internal => Some("encoding"),
+        _ => Some("broken_off"),
     }
 }
 

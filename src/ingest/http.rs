@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tonic::Code;
 
 use super::inflate::{Encoding, InflateError};
-use super::{Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, answer};
+use super::{BODY_TIMEOUT, Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, answer};
 
 /// Serves until `stop` ends, then finishes what was begun.
 pub async fn serve(
@@ -39,7 +39,10 @@ async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Respons
     let answered = take(&intake, protocol, request).await;
     let mut response = match &answered {
         Ok(rejected) => success(protocol, rejected),
-        Err(refusal) => failure(protocol, refusal),
+        Err(refusal) => {
+            intake.refuse(protocol, refusal.label());
+            failure(protocol, refusal)
+        }
     };
     if let Err(Refusal::Refused(Refused::Overloaded(_))) = answered {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
@@ -68,6 +71,20 @@ enum Refusal {
     Encoding,
     #[error("the body could not be read")]
     Broken,
+    #[error("the body did not come within {} s", BODY_TIMEOUT.as_secs())]
+    Slow,
+}
+
+impl Refusal {
+    /// Metric label.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Refused(refused) => refused.label(),
+            Self::Inflate(InflateError::TooLarge { .. }) => "too_large",
+            Self::Inflate(InflateError::Broken(_)) | Self::Encoding => "encoding",
+            Self::Broken | Self::Slow => "broken_off",
+        }
+    }
 }
 
 impl From<Overloaded> for Refusal {
@@ -79,7 +96,7 @@ impl From<Overloaded> for Refusal {
 async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Result<Rejected, Refusal> {
     let encoding = encoding(request.headers()).ok_or(Refusal::Encoding)?;
     // The slot comes before the body is read, so that refusing costs nothing.
-    let slot = intake.slot(protocol)?;
+    let slot = intake.slot()?;
     let body = read(intake, request.into_body()).await?;
     let inflated = encoding.inflate(&body, intake.max_body)?;
     Ok(intake.take(slot, protocol, &inflated)?)
@@ -87,10 +104,11 @@ async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Re
 
 async fn read(intake: &Intake, body: Body) -> Result<bytes::Bytes, Refusal> {
     let limit = intake.max_body;
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(InflateError::TooLarge { limit }.into()),
-        Err(_) => Err(Refusal::Broken),
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(InflateError::TooLarge { limit }.into()),
+        Ok(Err(_)) => Err(Refusal::Broken),
+        Err(_) => Err(Refusal::Slow),
     }
 }
 
@@ -126,6 +144,7 @@ fn failure(protocol: Protocol, refusal: &Refusal) -> Response {
     let (status, code) = match refusal {
         Refusal::Refused(Refused::Overloaded(_)) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Refusal::Inflate(InflateError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
+        Refusal::Slow => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
         Refusal::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument),
         Refusal::Refused(Refused::Malformed(_)) | Refusal::Inflate(InflateError::Broken(_)) | Refusal::Broken => {
             (StatusCode::BAD_REQUEST, Code::InvalidArgument)

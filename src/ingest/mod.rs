@@ -170,6 +170,9 @@ const MOST_KIB: usize = 64 * 1024;
 /// When a client that was refused may come again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A body that is not here by then holds its slot no longer: exporters give up after ten seconds.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Full: the client keeps the data and comes again.
 #[derive(Debug, thiserror::Error)]
 #[error("too many spans wait to be stored; try again")]
@@ -181,6 +184,16 @@ pub enum Refused {
     Overloaded(#[from] Overloaded),
     #[error("malformed body: {0}")]
     Malformed(#[from] Malformed),
+}
+
+impl Refused {
+    /// Metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Overloaded(_) => "overloaded",
+            Self::Malformed(_) => "malformed",
+        }
+    }
 }
 
 /// The way in, shared by all connections.
@@ -210,11 +223,8 @@ impl Intake {
         (Self { queue, memory, rules: Arc::new(rules), meters, max_body }, deliveries)
     }
 
-    pub fn slot(&self, protocol: Protocol) -> Result<Slot, Overloaded> {
-        match self.queue.clone().try_reserve_owned() {
-            Ok(place) => Ok(Slot { place }),
-            Err(_) => Err(self.overloaded(protocol)),
-        }
+    pub fn slot(&self) -> Result<Slot, Overloaded> {
+        self.queue.clone().try_reserve_owned().map(|place| Slot { place }).map_err(|_| Overloaded)
     }
 
     /// Reads the body and puts its spans into the slot. This is where the journal will make them durable before the answer;
@@ -222,16 +232,13 @@ impl Intake {
     pub fn take(&self, slot: Slot, protocol: Protocol, body: &[u8]) -> Result<Rejected, Refused> {
         let share = u32::try_from(kib(body.len())).unwrap_or(u32::MAX);
         let Ok(held) = Arc::clone(&self.memory).try_acquire_many_owned(share) else {
-            return Err(self.overloaded(protocol).into());
+            return Err(Overloaded.into());
         };
         let read = match protocol {
             Protocol::HttpJson => read_json(body, &self.rules),
             Protocol::Grpc | Protocol::HttpProtobuf => read_protobuf(body, &self.rules),
         };
-        let batch = read.inspect_err(|malformed| {
-            self.meters.bodies_refused.with_label_values(&[protocol.label(), "malformed"]).inc();
-            tracing::debug!(protocol = protocol.label(), %malformed, "body refused");
-        })?;
+        let batch = read?;
         self.count(protocol, &batch);
         if !batch.spans.is_empty() {
             slot.place.send(Delivery { spans: batch.spans, held });
@@ -244,9 +251,10 @@ impl Intake {
         self.meters.ignored_signals.with_label_values(&[signal]).inc();
     }
 
-    fn overloaded(&self, protocol: Protocol) -> Overloaded {
-        self.meters.bodies_refused.with_label_values(&[protocol.label(), "overloaded"]).inc();
-        Overloaded
+    /// Counts a body that was refused whole.
+    pub fn refuse(&self, protocol: Protocol, reason: &'static str) {
+        self.meters.bodies_refused.with_label_values(&[protocol.label(), reason]).inc();
+        tracing::debug!(protocol = protocol.label(), reason, "body refused");
     }
 
     fn count(&self, protocol: Protocol, batch: &Batch) {

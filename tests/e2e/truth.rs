@@ -2,7 +2,9 @@
 //! any repetition; and nothing of the content is found anywhere.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -40,6 +42,8 @@ async fn rows_after(folder: &Path, url: &str, bodies: &[Body]) -> Vec<Request> {
         let answer = post(JSON, "").method("GET").path(path).send(tacho.http).await;
         shown += &answer.text();
     }
+    let metrics = post(JSON, "").method("GET").path("/metrics").send(tacho.http).await.text();
+    check_metrics(&metrics);
     tacho.stop();
     let rows = rows_of(url).await;
     assert_no_content(&shown, "the log, the metrics or an answer");
@@ -50,6 +54,22 @@ async fn rows_after(folder: &Path, url: &str, bodies: &[Body]) -> Vec<Request> {
         }
     }
     rows
+}
+
+/// Prometheus' own tool finds nothing to say, and the counters have moved.
+fn check_metrics(text: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is missing: run tests/setup.sh");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let found = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[found.stdout, found.stderr].concat()).into_owned();
+    assert!(found.status.success() && said.trim().is_empty(), "{said}");
+    assert!(text.contains("tacho_tokens_total{model="), "{text}");
 }
 
 /// All records with their calls, by key.

@@ -1,7 +1,6 @@
 //! Hostile and broken messages over gRPC: what is sent → what is answered.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tacho::ingest::Protocol;
 
 use crate::client::{Call, call, compressed};
 use crate::service::{MAX_BODY, peak_kib, start};
@@ -91,7 +90,7 @@ async fn large_and_squeezed_messages() {
 async fn overload() {
     const FULL: &str = "Unavailable: too many spans wait to be stored; try again [retry after 1s]";
     let mut service = start().await;
-    let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot(Protocol::Grpc).ok()).collect();
+    let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot().ok()).collect();
     assert_eq!(call(span::protobuf([span::good()])).send(service.grpc).await, FULL);
     assert_eq!(call("broken").send(service.grpc).await, FULL, "the message was not looked at");
     drop(slots);

@@ -1,7 +1,6 @@
 //! Hostile and broken bodies over HTTP: what is sent → what is answered.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tacho::ingest::Protocol;
 
 use crate::client::{Ask, JSON, PROTOBUF, post};
 use crate::encode::{bytes, number, request_of_span, text_attribute};
@@ -226,7 +225,7 @@ async fn overload() {
     const FULL: &str = "503 Unavailable: too many spans wait to be stored; try again [retry-after: 1]";
     let mut service = start().await;
     let small = post(PROTOBUF, span::protobuf([span::good()]));
-    let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot(Protocol::HttpProtobuf).ok()).collect();
+    let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot().ok()).collect();
     assert_eq!(answer(&mut service, &small).await, FULL);
     assert_eq!(answer(&mut service, &post(JSON, "{}")).await, FULL);
     assert_eq!(answer(&mut service, &post(PROTOBUF, "broken")).await, FULL, "the body was not looked at");
