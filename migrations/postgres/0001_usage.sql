@@ -70,7 +70,6 @@ CREATE TABLE llm_calls (
     dialect TEXT NOT NULL,
     PRIMARY KEY (started_at, trace_id, span_id, tenant)
 );
-CREATE INDEX llm_calls_by_trace ON llm_calls (trace_id);
 
 -- What was received of a trace: the usage extracts of its spans, never their content. A late span joins them, so that its trace
 -- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record.

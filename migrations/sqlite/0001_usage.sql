@@ -68,7 +68,6 @@ CREATE TABLE llm_calls (
     dialect TEXT NOT NULL,
     PRIMARY KEY (started_at, trace_id, span_id, tenant)
 ) WITHOUT ROWID;
-CREATE INDEX llm_calls_by_trace ON llm_calls (trace_id);
 
 -- What was received of a trace: the usage extracts of its spans, never their content. A late span joins them, so that its trace
 -- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record.
@@ -79,7 +78,7 @@ CREATE TABLE trace_extracts (
     last_word INTEGER NOT NULL,
     due_at TEXT,
     held_by TEXT NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX trace_extracts_due ON trace_extracts (due_at) WHERE due_at IS NOT NULL;
 
 -- The sum of the usage records since the start of the period.

@@ -17,7 +17,7 @@ use crate::domain::record::Request;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 
-pub use query::{Group, Page, RecordFilter, RecordRow, SummaryRow};
+pub use query::{AccountRow, Group, Page, RecordFilter, RecordRow, SummaryRow};
 pub use store::{PostgresStore, SqliteStore, Store};
 pub use work::Work;
 

@@ -97,7 +97,39 @@ pub struct SummaryRow {
     pub avg_response_time_ms: f64,
 }
 
+/// A row of billing_accounts as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AccountRow {
+    pub tenant: String,
+    pub user_id: String,
+    pub plan: String,
+    pub free_requests_used: i64,
+    pub requests_used_current_period: i64,
+    pub tokens_used_current_period: i64,
+    pub cost_used_current_period_nanousd: i64,
+    pub period_started_at: String,
+    /// How many periods of it have ended.
+    pub resets: i64,
+}
+
 impl Store {
+    /// All accounts, or those of one tenant, by tenant and user.
+    pub async fn accounts(&self, tenant: Option<&str>) -> Result<Vec<AccountRow>, PersistError> {
+        let mut wanted = Conditions::default();
+        wanted.add("a.tenant =", tenant.map(Value::text));
+        let (conditions, values) = wanted.finish();
+        let sql = format!(
+            "SELECT a.tenant, a.user_id, a.plan, a.free_requests_used, a.requests_used_current_period, \
+             a.tokens_used_current_period, a.cost_used_current_period_nanousd, a.period_started_at, \
+             (SELECT COUNT(*) FROM account_resets r WHERE r.tenant = a.tenant AND r.user_id = a.user_id) \
+             FROM billing_accounts a{conditions}"
+        );
+        let found = self.fetch(&sql, &values).await?;
+        let mut rows = found.iter().map(account_row).collect::<Result<Vec<_>, _>>()?;
+        rows.sort_by(|a, b| (&a.tenant, &a.user_id).cmp(&(&b.tenant, &b.user_id)));
+        Ok(rows)
+    }
+
     /// In the order of their ids.
     pub async fn records(&self, filter: &RecordFilter, page: Page) -> Result<Vec<RecordRow>, PersistError> {
         let mut wanted = Conditions::default();
@@ -237,6 +269,20 @@ fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
         revision: row.int(28)?,
         change_seq: row.int(29)?,
         updated_at: time(30)?,
+    })
+}
+
+fn account_row(row: &Row) -> Result<AccountRow, sqlx::Error> {
+    Ok(AccountRow {
+        tenant: row.text(0)?,
+        user_id: row.text(1)?,
+        plan: row.text(2)?,
+        free_requests_used: row.int(3)?,
+        requests_used_current_period: row.int(4)?,
+        tokens_used_current_period: row.int(5)?,
+        cost_used_current_period_nanousd: row.int(6)?,
+        period_started_at: row.time(7)?.to_string(),
+        resets: row.int(8)?,
     })
 }
 

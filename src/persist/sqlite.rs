@@ -15,7 +15,11 @@ use super::value::{Row, Stored, Value};
 /// SQLite takes 32 766 values a statement.
 const MOST_VALUES: usize = 32_000;
 const MOST_ROWS: usize = 512;
-const READERS: u32 = 4;
+const READERS: u32 = 2;
+/// Negative: KiB, not pages.
+const PAGE_CACHE_KIB: &str = "-32768";
+/// 64 MiB of 4 KiB pages.
+const LOG_PAGES: &str = "16384";
 /// Each statement exists in up to ten lengths.
 const STATEMENTS: usize = 256;
 
@@ -37,6 +41,10 @@ impl Pools {
             .journal_mode(SqliteJournalMode::Wal)
             // What was committed was acknowledged, so it must survive a loss of power too.
             .synchronous(SqliteSynchronous::Full)
+            // Trace ids are random, so every row of an index lies on another page: with few pages in memory and a short log the
+            // same page would be written over and over.
+            .pragma("cache_size", PAGE_CACHE_KIB)
+            .pragma("wal_autocheckpoint", LOG_PAGES)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(STATEMENTS);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;

@@ -1,6 +1,6 @@
 //! One transaction: take some traces, tell what is known of them, write what they have become.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::accounts::{self, Rewrite};
@@ -33,8 +33,7 @@ impl Work {
         let wanted: Vec<Values> = ids.iter().map(|id| vec![Value::Text(id.to_string())]).collect();
         let extracts = take_extracts(&mut tx, &holder, &wanted).await?;
         let mut known = read_extracts(extracts)?;
-        let known_ids: Vec<Values> = known.iter().map(|known| vec![Value::Text(known.trace_id.to_string())]).collect();
-        let mut requests = read_requests(&mut tx, &known_ids).await?;
+        let mut requests = read_requests(&mut tx, &known.iter().flat_map(starts).collect::<Vec<_>>()).await?;
         for known in &mut known {
             known.requests = requests.remove(&known.trace_id).unwrap_or_default();
         }
@@ -165,10 +164,17 @@ fn read_extracts(found: Vec<super::value::Row>) -> Result<Vec<Known>, PersistErr
     Ok(known)
 }
 
-async fn read_requests(tx: &mut Tx, ids: &[Values]) -> Result<BTreeMap<TraceId, Vec<Request>>, PersistError> {
-    let select = |columns, table| format!("SELECT {columns} FROM {table} WHERE trace_id IN ({{rows}})");
-    let records = tx.bulk(&select(rows::RECORD_COLUMNS, "usage_records"), &[Kind::Text], ids).await?;
-    let calls = tx.bulk(&select(rows::CALL_COLUMNS, "llm_calls"), &[Kind::Text], ids).await?;
+/// The heads of the keys that rows of this trace can have: each begins when one of its spans began.
+fn starts(known: &Known) -> Vec<Values> {
+    let starts: BTreeSet<Timestamp> = known.trace.spans().map(|(_, span)| span.start.truncated()).collect();
+    let trace_id = known.trace_id.to_string();
+    starts.into_iter().map(|start| vec![Value::Time(start), Value::text(&trace_id)]).collect()
+}
+
+async fn read_requests(tx: &mut Tx, starts: &[Values]) -> Result<BTreeMap<TraceId, Vec<Request>>, PersistError> {
+    let select = |columns, table| format!("SELECT {columns} FROM {table} WHERE (started_at, trace_id) IN ({{rows}})");
+    let records = tx.bulk(&select(rows::RECORD_COLUMNS, "usage_records"), &[Kind::Time, Kind::Text], starts).await?;
+    let calls = tx.bulk(&select(rows::CALL_COLUMNS, "llm_calls"), &[Kind::Time, Kind::Text], starts).await?;
     let mut requests: BTreeMap<TraceId, Vec<Request>> = BTreeMap::new();
     for row in &records {
         let record = rows::to_record(row)?;

@@ -4,8 +4,12 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
 use tacho::domain::ids::{SpanId, TraceId};
@@ -14,7 +18,7 @@ use tacho::domain::record::{Record, Request, Totals};
 use tacho::domain::span::{Facts, Kind, Origin, Span};
 use tacho::domain::time::Timestamp;
 use tacho::domain::trace::Trace;
-use tacho::persist::{Change, Group, Page, RecordFilter, RecordRow, Store};
+use tacho::persist::{AccountRow, Change, Group, Page, RecordFilter, RecordRow, Store};
 
 const NOW: &str = "2026-05-20T12:00:00Z";
 
@@ -28,7 +32,7 @@ async fn both_databases_end_with_the_same_rows() {
 }
 
 /// All cases after each other on one database, each on a trace of its own; the rows that they leave.
-async fn suite(url: &str) -> Vec<RecordRow> {
+async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     let store = Store::open(url, "one").await.unwrap();
     store.ping().await.unwrap();
     a_record_is_read_back_and_amended(&store).await;
@@ -37,15 +41,18 @@ async fn suite(url: &str) -> Vec<RecordRow> {
     a_user_learnt_late_gets_an_account(&store).await;
     two_stores_write_one_trace_after_each_other(&store, &Store::open(url, "two").await.unwrap()).await;
     waiting_traces_come_due(&store).await;
+    accounts_stay_the_sum_of_their_records(&store).await;
+    a_batch_of_many_traces(&store).await;
     for group in [Group::User, Group::Model, Group::Endpoint, Group::Day] {
         assert!(!store.summary(group, &RecordFilter::default()).await.unwrap().is_empty(), "{group:?}");
     }
-    let mut rows = store.records(&RecordFilter::default(), Page { after: None, limit: 1000 }).await.unwrap();
+    let mut rows = store.records(&RecordFilter::default(), Page { after: None, limit: 10_000 }).await.unwrap();
+    let accounts = store.accounts(None).await.unwrap();
     store.close().await;
     // Numbers that a database may skip.
     rows.iter_mut().for_each(|row| (row.id, row.change_seq) = (0, 0));
     rows.sort_by(|a, b| (&a.trace_id, &a.span_id).cmp(&(&b.trace_id, &b.span_id)));
-    rows
+    (rows, accounts)
 }
 
 async fn a_record_is_read_back_and_amended(store: &Store) {
@@ -60,6 +67,7 @@ async fn a_record_is_read_back_and_amended(store: &Store) {
     let row = &rows(store, 1).await[0];
     assert_eq!((row.revision, row.total_tokens, row.cost.as_deref()), (2, 150, Some("0.00000015")));
     assert_eq!(summary(store, "ann").await, (1, 150));
+    assert_eq!(account(store, "ann").await, "1 requests, 150 tokens, 150 n$ since 2026-05-01, 0 resets");
 }
 
 async fn a_record_that_folds_away_is_deleted(store: &Store) {
@@ -70,17 +78,94 @@ async fn a_record_that_folds_away_is_deleted(store: &Store) {
     assert_eq!(known(store, 2).await, [two[0].clone()]);
     write(store, 2, Vec::new()).await;
     assert!(rows(store, 2).await.is_empty());
+    assert_eq!(account(store, "bob").await, "0 requests, 0 tokens, 0 n$ since 2026-05-01, 0 resets");
 }
 
 async fn a_new_month_closes_the_period(store: &Store) {
     write(store, 3, vec![request(3, Some("eve"), "2026-04-30T23:00:00Z", &[10])]).await;
+    assert_eq!(account(store, "eve").await, "1 requests, 10 tokens, 10 n$ since 2026-04-01, 0 resets");
     write(store, 4, vec![request(4, Some("eve"), "2026-05-01T00:00:00Z", &[20])]).await;
+    assert_eq!(account(store, "eve").await, "1 requests, 20 tokens, 20 n$ since 2026-05-01, 1 resets");
+    // Late for April: May does not count it.
+    write(store, 3, vec![request(3, Some("eve"), "2026-04-30T23:00:00Z", &[10, 5])]).await;
+    assert_eq!(account(store, "eve").await, "1 requests, 20 tokens, 20 n$ since 2026-05-01, 1 resets");
+    // By a clock that runs ahead: the period stays, and the record counts in it.
+    write(store, 8, vec![request(8, Some("eve"), "2026-06-01T00:00:00Z", &[7])]).await;
+    assert_eq!(account(store, "eve").await, "2 requests, 27 tokens, 27 n$ since 2026-05-01, 1 resets");
 }
 
 async fn a_user_learnt_late_gets_an_account(store: &Store) {
     write(store, 5, vec![request(5, None, "2026-05-19T10:00:00Z", &[10])]).await;
     write(store, 5, vec![request(5, Some("zoe"), "2026-05-19T10:00:00Z", &[10])]).await;
     assert_eq!(rows(store, 5).await[0].user_id.as_deref(), Some("zoe"));
+    assert_eq!(account(store, "zoe").await, "1 requests, 10 tokens, 10 n$ since 2026-05-01, 0 resets");
+    write(store, 5, vec![request(5, Some("yan"), "2026-05-19T10:00:00Z", &[10])]).await;
+    assert_eq!(account(store, "zoe").await, "0 requests, 0 tokens, 0 n$ since 2026-05-01, 0 resets");
+    assert_eq!(account(store, "yan").await, "1 requests, 10 tokens, 10 n$ since 2026-05-01, 0 resets");
+}
+
+/// Whatever is written in whatever order, an account is the sum of the records of its period.
+async fn accounts_stay_the_sum_of_their_records(store: &Store) {
+    let mut random = StdRng::seed_from_u64(11);
+    for _ in 0..200 {
+        let trace = random.random_range(100..130);
+        let how_many = random.random_range(0..3);
+        let requests = (0..how_many).map(|span| {
+            let user = [None, Some("u1"), Some("u2"), Some("u3")][random.random_range(0..4)];
+            let start = STARTS[random.random_range(0..STARTS.len())];
+            let tokens: Vec<u64> = (0..random.random_range(0..3)).map(|_| random.random_range(0..100)).collect();
+            request_of(trace, 5 + span, user, start, &tokens)
+        });
+        let requests = requests.collect();
+        write(store, trace, requests).await;
+    }
+    for account in store.accounts(None).await.unwrap() {
+        let filter = RecordFilter {
+            user: Some(account.user_id.clone()),
+            since: Timestamp::parse(&account.period_started_at),
+            ..RecordFilter::default()
+        };
+        let records = store.records(&filter, Page { after: None, limit: 1000 }).await.unwrap();
+        let sum = |of: fn(&RecordRow) -> i64| records.iter().map(of).sum::<i64>();
+        let used = (account.requests_used_current_period, account.tokens_used_current_period);
+        assert_eq!(used, (sum(|_| 1), sum(|row| row.total_tokens)), "{account:?}");
+        let cost = sum(|row| row.cost_nanousd.unwrap_or(0));
+        assert_eq!(account.cost_used_current_period_nanousd, cost, "{account:?}");
+    }
+}
+
+/// Longer than any statement: the chunks join without a seam, and the same again changes nothing.
+async fn a_batch_of_many_traces(store: &Store) {
+    let ids: Vec<TraceId> =
+        (0..3000u128).map(|n| TraceId::from_bytes(&(n + (1 << 100)).to_be_bytes()).unwrap()).collect();
+    for round in 0..2 {
+        let mut work = store.begin(&ids).await.unwrap();
+        let known = work.take_known();
+        assert_eq!(known.len(), if round == 0 { 0 } else { ids.len() });
+        let mut before: BTreeMap<TraceId, Vec<Request>> =
+            known.into_iter().map(|known| (known.trace_id, known.requests)).collect();
+        let change = |id: &TraceId| {
+            let mut request = request(9, Some("sum"), "2026-05-02T00:00:00Z", &[1, 2, 3]);
+            request.record.key.trace_id = *id;
+            request.calls.iter_mut().for_each(|call| call.key.trace_id = *id);
+            Change { trace_id: *id, ..change(9, before.remove(id).unwrap_or_default(), vec![request]) }
+        };
+        let changes = ids.iter().map(change).collect();
+        work.commit(changes, time(NOW)).await.unwrap();
+        assert_eq!(account(store, "sum").await, "3000 requests, 18000 tokens, 18000 n$ since 2026-05-01, 0 resets");
+    }
+    assert_eq!(rows(store, 9).await, []);
+    let filter = RecordFilter { user: Some("sum".to_owned()), ..RecordFilter::default() };
+    let mut after = None;
+    let mut seen = 0;
+    loop {
+        let page = store.records(&filter, Page { after, limit: 700 }).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        seen += page.len();
+        assert!(page.iter().all(|row| row.revision == 1));
+    }
+    assert_eq!(seen, 3000);
 }
 
 async fn two_stores_write_one_trace_after_each_other(one: &Store, two: &Store) {
@@ -123,6 +208,19 @@ async fn rows(store: &Store, trace: u8) -> Vec<RecordRow> {
     store.records(&filter, Page { after: None, limit: 10 }).await.unwrap()
 }
 
+async fn account(store: &Store, user: &str) -> String {
+    let accounts = store.accounts(Some("acme")).await.unwrap();
+    let account = accounts.into_iter().find(|account| account.user_id == user).unwrap();
+    format!(
+        "{} requests, {} tokens, {} n$ since {}, {} resets",
+        account.requests_used_current_period,
+        account.tokens_used_current_period,
+        account.cost_used_current_period_nanousd,
+        &account.period_started_at[..10],
+        account.resets
+    )
+}
+
 async fn summary(store: &Store, user: &str) -> (i64, i64) {
     let filter = RecordFilter { user: Some(user.to_owned()), ..RecordFilter::default() };
     let found = store.summary(Group::User, &filter).await.unwrap();
@@ -134,19 +232,27 @@ fn change(trace: u8, before: Vec<Request>, after: Vec<Request>) -> Change {
     Change { trace_id, trace: extract(), first_seen, last_word: false, due: None, before, after }
 }
 
+/// The times at which the requests of the cases begin.
+const STARTS: [&str; 7] = [
+    "2026-03-31T23:00:00Z",
+    "2026-04-30T23:00:00Z",
+    "2026-05-01T00:00:00Z",
+    "2026-05-02T00:00:00Z",
+    "2026-05-19T10:00:00Z",
+    "2026-05-19T10:00:00.123456Z",
+    "2026-06-01T00:00:00Z",
+];
+
+/// Every row of a trace begins with one of its spans.
 fn extract() -> Trace {
-    let span = Span {
-        id: SpanId::from_bytes(&[1; 8]).unwrap(),
-        parent: None,
-        kind: Kind::Server,
-        start: time(NOW),
-        end: time(NOW),
-        failed: false,
-        facts: Facts::default(),
-    };
     let mut trace = Trace::default();
-    trace.push(&Arc::new(Origin::default()), span);
-    trace
+    for (start, n) in STARTS.iter().zip(1..) {
+        let (kind, facts) = (Kind::Server, Facts::default());
+        let (start, end) = (time(start), time(NOW));
+        let span = Span { id: span_id(n), parent: None, kind, start, end, failed: false, facts };
+        trace.push(&Arc::new(Origin::default()), span);
+    }
+    trace.joined(Trace::default())
 }
 
 fn request(trace: u8, user: Option<&str>, start: &str, tokens: &[u64]) -> Request {
