@@ -1,6 +1,6 @@
 //! The endpoint of a request as a template, the agent named in it, and the patterns of requests that are left out.
 
-use crate::domain::span::{Facts, Field};
+use crate::domain::facts::{Facts, Field};
 
 /// Route template, else the route in the server span's name, else the path with its ids folded. Never a query.
 pub(super) fn endpoint(facts: &Facts) -> Option<Box<str>> {

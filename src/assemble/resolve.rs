@@ -11,7 +11,7 @@ use crate::domain::call::{Call, Cost, Key};
 use crate::domain::ids::TraceId;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{Record, Request, Totals};
-use crate::domain::span::Field;
+use crate::domain::facts::Field;
 use crate::domain::trace::Trace;
 
 /// What a trace comes to, as far as its spans are known.

@@ -4,7 +4,8 @@
 use rustc_hash::FxHashMap;
 
 use crate::domain::ids::SpanId;
-use crate::domain::span::{Field, Kind, Origin, Span};
+use crate::domain::facts::Field;
+use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::trace::Trace;
 
 pub(super) struct Node<'t> {

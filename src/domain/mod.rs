@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod call;
+pub mod facts;
 pub mod ids;
 pub mod money;
 pub mod record;

@@ -3,9 +3,10 @@
 //! A dialect is added by adding rows and a capture. The keys of a field stand in the order in which they are tried, new before
 //! deprecated before vendor; the first one present on a span is used and the others are never added to it.
 
-use rustc_hash::FxHashMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::domain::span::Field;
+use crate::domain::facts::Field;
 
 /// How the value of an attribute is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,16 +209,14 @@ pub(super) struct Meaning {
 
 /// The table made ready for looking up, with the operator's own keys in front.
 pub struct Dialect {
-    span_keys: FxHashMap<Box<[u8]>, Box<[Meaning]>>,
-    /// By last byte the lengths of the listed keys, as bits: most other keys are told by these two alone, without hashing.
-    shapes: Box<[u64; 256]>,
+    span_keys: HashMap<Box<[u8]>, Box<[Meaning]>, BuildHasherDefault<KeyHasher>>,
     exception_type: Meaning,
 }
 
 impl Dialect {
     /// The operator's keys for user, tenant and agent are tried before the built-in ones.
     pub fn new(user_keys: &[String], tenant_keys: &[String], agent_keys: &[String]) -> Self {
-        let mut keys: FxHashMap<Box<[u8]>, Vec<Meaning>> = FxHashMap::default();
+        let mut keys: HashMap<Box<[u8]>, Vec<Meaning>> = HashMap::new();
         let mut next_rank = [0u8; Field::COUNT];
         let mut add = |field: Field, unit: Unit, key: &str| {
             let rank = next_rank[field as usize];
@@ -231,18 +230,13 @@ impl Dialect {
             keys.iter().for_each(|key| add(*field, *unit, key));
         }
         let exception_type = Meaning { field: Field::ErrorType, rank: u8::MAX, unit: Unit::ErrorType };
-        let mut shapes = Box::new([0; 256]);
-        keys.keys().for_each(|key| shapes[last_byte(key)] |= length_bit(key));
         let span_keys = keys.into_iter().map(|(key, meanings)| (key, meanings.into())).collect();
-        Self { span_keys, shapes, exception_type }
+        Self { span_keys, exception_type }
     }
 
     /// Nothing for keys that are not on the list: their values are never looked at.
     #[inline]
     pub(super) fn span_key(&self, key: &[u8]) -> &[Meaning] {
-        if self.shapes[last_byte(key)] & length_bit(key) == 0 {
-            return &[];
-        }
         self.span_keys.get(key).map_or(&[], |meanings| meanings)
     }
 
@@ -251,17 +245,31 @@ impl Dialect {
     }
 }
 
-fn last_byte(key: &[u8]) -> usize {
-    key.last().copied().map_or(0, usize::from)
-}
+/// Hashes a key by its length, its middle and its end: keys of one vendor begin alike. That two of them may meet costs a
+/// comparison and nothing else, for only our own table is ever inserted.
+#[derive(Default)]
+struct KeyHasher(u64);
 
-fn length_bit(key: &[u8]) -> u64 {
-    1 << (key.len() % 64)
+impl Hasher for KeyHasher {
+    #[inline]
+    fn write(&mut self, key: &[u8]) {
+        let word = |end: usize| end.checked_sub(8).and_then(|start| key.get(start..end)?.first_chunk().copied());
+        let word = |end| word(end).map_or(0, u64::from_le_bytes);
+        let (end, middle) = (word(key.len()), word(key.len() / 2 + 4));
+        let mixed = (end ^ middle.rotate_left(29)).wrapping_add(key.len() as u64);
+        self.0 = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
 }
 
 /// Our name of the operation, if it is one that calls a model.
-pub(super) fn model_operation(name: &str) -> Option<&'static str> {
-    MODEL_OPERATIONS.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map(|(_, ours)| *ours)
+pub(super) fn model_operation(name: &[u8]) -> Option<&'static str> {
+    MODEL_OPERATIONS.iter().find(|(theirs, _)| theirs.as_bytes().eq_ignore_ascii_case(name)).map(|(_, ours)| *ours)
 }
 
 pub(super) fn input_lacks_cache(scope: &str) -> bool {

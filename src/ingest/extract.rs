@@ -9,7 +9,8 @@ use super::dialect::{self, Dialect, Meaning, Unit, resource};
 use super::{BadSpan, Batch, Rules};
 use crate::domain::call::Tokens;
 use crate::domain::ids::{SpanId, TraceId};
-use crate::domain::span::{FactsBuilder, Field, Kind, Origin, Received, Span};
+use crate::domain::facts::{Facts, FactsBuilder, Field};
+use crate::domain::span::{Kind, Origin, Received, Span};
 use crate::domain::time::Timestamp;
 
 /// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
@@ -23,6 +24,8 @@ const LONGEST_MESSAGE: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Raw<'a> {
     Text(&'a str),
+    /// A text of which the reader has seen that it is printable ASCII, as nearly all are: it needs no further look.
+    Printable(&'a [u8]),
     Bool(bool),
     Int(i64),
     Double(f64),
@@ -42,9 +45,13 @@ pub(super) struct Head<'a> {
     pub message: &'a str,
 }
 
+/// `Tokens::MOST`, as the protocol writes it.
+const MOST_TOKENS: i64 = Tokens::MOST.cast_signed();
+
 enum Held<'a> {
     Number(u64),
     Text(Cow<'a, str>),
+    Printable(&'a [u8]),
 }
 
 /// Collects one span after the other. Lives as long as the body it reads.
@@ -70,7 +77,35 @@ impl<'a> Extractor<'a> {
     }
 
     /// Takes an attribute under each of its meanings, unless a key of better rank was there. Of a key that comes twice the first counts.
+    #[inline]
     pub fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
+        // The most frequent cases, which need no further look.
+        match (meanings, value) {
+            ([Meaning { field, rank, unit: Unit::Name }], Raw::Printable(text))
+                if !text.is_empty() && text.len() <= LONGEST_NAME =>
+            {
+                self.hold(*field, *rank, Held::Printable(text));
+            }
+            ([Meaning { field, rank, unit: Unit::Tokens }], Raw::Int(count @ 0..=MOST_TOKENS)) => {
+                self.hold(*field, *rank, Held::Number(count.cast_unsigned()));
+            }
+            ([Meaning { field, rank, unit: Unit::Hash }], Raw::Printable(text)) if !text.is_empty() => {
+                self.hold(*field, *rank, Held::Number(hash(text)));
+            }
+            ([Meaning { field, rank, unit: Unit::Operation }], Raw::Printable(text)) => {
+                if let Some(name) = dialect::model_operation(text) {
+                    self.hold(*field, *rank, Held::Printable(name.as_bytes()));
+                }
+            }
+            _ => self.any_attribute(meanings, value),
+        }
+    }
+
+    fn any_attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
+        let value = match value {
+            Raw::Printable(text) => Raw::Text(std::str::from_utf8(text).expect("printable ASCII is UTF-8")),
+            other => other,
+        };
         for meaning in meanings {
             match read(meaning.unit, value) {
                 Reading::Value(held) => self.hold(meaning.field, meaning.rank, held),
@@ -121,11 +156,14 @@ impl<'a> Extractor<'a> {
     }
 
     fn hold_text(&mut self, field: Field, text: &'a str, longest: usize) {
-        if !text.is_empty() {
+        if is_printable(text.as_bytes()) && (1..=longest).contains(&text.len()) {
+            self.hold(field, 0, Held::Printable(text.as_bytes()));
+        } else if !text.is_empty() {
             self.hold(field, 0, Held::Text(clean(text, longest)));
         }
     }
 
+    #[inline(always)]
     fn hold(&mut self, field: Field, rank: u8, held: Held<'a>) {
         let (slot, bit) = (field as usize, 1 << field as u32);
         if self.taken & bit == 0 || rank < self.slots[slot].0 {
@@ -134,14 +172,15 @@ impl<'a> Extractor<'a> {
         }
     }
 
-    fn facts(&mut self) -> crate::domain::span::Facts {
+    fn facts(&mut self) -> Facts {
         let mut taken = self.taken;
         while taken != 0 {
             let position = taken.trailing_zeros() as usize;
             taken &= taken - 1;
             match &self.slots[position].1 {
-                Held::Number(number) => self.facts.number(FIELDS[position], *number),
-                Held::Text(text) => self.facts.text(FIELDS[position], text),
+                Held::Number(number) => self.facts.number(Field::ALL[position], *number),
+                Held::Text(text) => self.facts.text(Field::ALL[position], text),
+                Held::Printable(text) => self.facts.ascii(Field::ALL[position], text),
             }
         }
         self.facts.take()
@@ -153,36 +192,6 @@ const HTTP_FIELDS: u32 = 1 << Field::HttpMethod as u32
     | 1 << Field::HttpRoute as u32
     | 1 << Field::HttpPath as u32
     | 1 << Field::HttpStatus as u32;
-
-/// All fields in their order.
-const FIELDS: [Field; Field::COUNT] = [
-    Field::Name,
-    Field::HttpMethod,
-    Field::HttpRoute,
-    Field::HttpPath,
-    Field::HttpStatus,
-    Field::User,
-    Field::Tenant,
-    Field::Agent,
-    Field::ModelOperation,
-    Field::Provider,
-    Field::RequestModel,
-    Field::ResponseModel,
-    Field::ServiceTier,
-    Field::ResponseId,
-    Field::InputTokens,
-    Field::InputWithoutCache,
-    Field::OutputTokens,
-    Field::CachedInputTokens,
-    Field::CacheWriteTokens,
-    Field::ReasoningTokens,
-    Field::ImplausibleTokens,
-    Field::ReportedCost,
-    Field::Streaming,
-    Field::TimeToFirstToken,
-    Field::ErrorType,
-    Field::ErrorMessage,
-];
 
 /// Collects the attributes of a resource; of a repeated key the first counts.
 #[derive(Default)]
@@ -246,9 +255,9 @@ fn read(unit: Unit, value: Raw<'_>) -> Reading<'_> {
         Unit::Dollars => {
             number(value).filter(|dollars| (1e-9..1e9).contains(dollars)).map(|usd| whole((usd * 1e9).ceil())).into()
         }
-        Unit::Hash => text(value).map(|text| Held::Number(hash(text))).into(),
+        Unit::Hash => text(value).map(|text| Held::Number(hash(text.as_bytes()))).into(),
         Unit::Operation => {
-            text(value).and_then(dialect::model_operation).map(|name| Held::Text(Cow::Borrowed(name))).into()
+            text(value).and_then(|text| dialect::model_operation(text.as_bytes())).map(|name| Held::Text(Cow::Borrowed(name))).into()
         }
         Unit::ErrorType => text(value).map(|text| Held::Text(Cow::Borrowed(error_type(text)))).into(),
     }
@@ -275,7 +284,7 @@ fn number(value: Raw<'_>) -> Option<f64> {
         Raw::Int(number) => Some(number as f64),
         Raw::Double(number) => Some(number),
         Raw::Text(text) => text.parse().ok(),
-        Raw::Bool(_) => None,
+        Raw::Bool(_) | Raw::Printable(_) => None,
     }
     .filter(|number: &f64| number.is_finite())
 }
@@ -296,7 +305,7 @@ fn tokens<'a>(value: Raw<'_>) -> Reading<'a> {
             Ok(count) => count,
             Err(_) => return Reading::Absent,
         },
-        Raw::Double(_) | Raw::Bool(_) => return Reading::Absent,
+        Raw::Double(_) | Raw::Bool(_) | Raw::Printable(_) => return Reading::Absent,
     };
     match u64::try_from(count) {
         Ok(count) if count <= Tokens::MOST => Reading::Value(Held::Number(count)),
@@ -316,7 +325,7 @@ fn flag(value: Raw<'_>) -> Option<bool> {
         Raw::Text("true") => Some(true),
         Raw::Text("false") => Some(false),
         Raw::Text(operation) => dialect::streams_by_name(operation).then_some(true),
-        Raw::Int(_) | Raw::Double(_) => None,
+        Raw::Int(_) | Raw::Double(_) | Raw::Printable(_) => None,
     }
 }
 
@@ -325,9 +334,9 @@ fn duration<'a>(value: Raw<'_>, nanos: f64) -> Reading<'a> {
     number(value).map(|amount| amount * nanos).filter(|nanos| (0.0..1e15).contains(nanos)).map(whole).into()
 }
 
-fn hash(text: &str) -> u64 {
+fn hash(text: &[u8]) -> u64 {
     let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(text.as_bytes());
+    hasher.write(text);
     hasher.finish()
 }
 
@@ -345,6 +354,21 @@ fn error_type(text: &str) -> &str {
     if text.len() <= LONGEST_ERROR_TYPE && text.bytes().all(is_class) { text } else { "_OTHER" }
 }
 
+/// Whether all bytes are printable ASCII. Looks at eight bytes at once: a byte below 0x20 borrows, 0x7f carries, and any other
+/// that is not printable has its top bit set already, as then has the sum.
+#[inline]
+pub(super) fn is_printable(text: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 0xff;
+    let suspect = |word: u64| (word | word.wrapping_sub(0x20 * EACH) | word.wrapping_add(EACH)) & (0x80 * EACH) != 0;
+    let (words, rest) = text.as_chunks::<8>();
+    let whole = !words.iter().fold(false, |any, word| any | suspect(u64::from_le_bytes(*word)));
+    match text.last_chunk::<8>() {
+        // The last word once more, overlapping.
+        Some(last) => whole && !suspect(u64::from_le_bytes(*last)),
+        None => rest.iter().all(|byte| (0x20..0x7f).contains(byte)),
+    }
+}
+
 /// Replaces control characters, NUL among them, which no database takes, and cuts what is longer than `longest` bytes.
 pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
     // Without an early end, so that the compiler looks at many bytes at once. 0xc2 begins the control characters beyond ASCII.
@@ -356,7 +380,7 @@ pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
     if printable.len() <= longest {
         return Cow::Owned(printable);
     }
-    let mark = format!("~{:016x}", hash(text));
+    let mark = format!("~{:016x}", hash(text.as_bytes()));
     let cut = printable.floor_char_boundary(longest - mark.len());
     Cow::Owned(format!("{}{mark}", &printable[..cut]))
 }
@@ -364,11 +388,6 @@ pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_list_of_fields_is_complete_and_in_order() {
-        assert!(FIELDS.iter().enumerate().all(|(position, field)| *field as usize == position));
-    }
 
     #[test]
     fn paths_lose_host_query_and_fragment() {
@@ -387,7 +406,7 @@ mod tests {
     fn token_counts_are_whole_plausible_and_not_negative() {
         let read = |value| match tokens(value) {
             Reading::Value(Held::Number(count)) => format!("{count}"),
-            Reading::Value(Held::Text(_)) => unreachable!(),
+            Reading::Value(_) => unreachable!(),
             Reading::Absent => "absent".into(),
             Reading::Implausible => "implausible".into(),
         };
@@ -401,6 +420,20 @@ mod tests {
         assert_eq!(read(Raw::Int(i64::MAX)), "implausible");
         assert_eq!(read(Raw::Double(1e300)), "implausible");
         assert_eq!(read(Raw::Text("99999999999999999999")), "implausible");
+    }
+
+    #[test]
+    fn printable_is_told_at_every_place_and_for_every_byte() {
+        for length in 0..20 {
+            assert!(is_printable(&vec![b'~'; length]), "{length}");
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b' '; length];
+                    text[place] = byte;
+                    assert_eq!(is_printable(&text), (0x20..0x7f).contains(&byte), "{byte} at {place} of {length}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! A walk over the bytes of an OTLP `ExportTraceServiceRequest` in protobuf. It copies only what the dialect lists, yet it
 //! accepts and refuses exactly what a full decoder accepts and refuses: every string is checked, every length, every nesting.
 
-use super::dialect::Meaning;
-use super::extract::{Extractor, Head, Raw, ResourceReader};
+use super::dialect::{Dialect, Meaning};
+use super::extract::{Extractor, Head, Raw, ResourceReader, is_printable};
 use super::{Batch, Malformed, Rules};
-use protobuf::{Cursor, Fault, Message, Wire, check, text};
+use crate::domain::facts::Field;
+use protobuf::{Cursor, Fault, Message, Plain, Wire, check, text};
 
 mod protobuf;
 
+/// Places made ready at once: what says it is a span may be none.
+const MOST_RESERVED: usize = 1024;
+
 /// Reads a whole body or refuses it whole; single bad spans are rejected within the batch.
 pub(super) fn read(body: &[u8], rules: &Rules) -> Result<Batch, Malformed> {
-    let mut walk = Walk { extractor: Extractor::new(rules), batch: Batch::default(), spans: Vec::new() };
+    let habits = Habits { first: Habit::default(), after: [Habit::default(); Field::COUNT] };
+    let mut walk = Walk { extractor: Extractor::new(rules), batch: Batch::default(), spans: vec![], habits };
     match walk.request(body) {
         Ok(()) => Ok(walk.batch),
         Err(fault) => Err(Malformed(format!("{} at byte {}", fault.what, fault.offset_in(body)))),
@@ -22,6 +27,7 @@ struct Walk<'a> {
     batch: Batch,
     /// The spans of the scope being read. They wait until the scope's name is known, which may stand behind them.
     spans: Vec<&'a [u8]>,
+    habits: Habits<'a>,
 }
 
 impl<'a> Walk<'a> {
@@ -61,8 +67,9 @@ impl<'a> Walk<'a> {
         }
         let origin = resource.origin(scope);
         let spans = std::mem::take(&mut self.spans);
+        self.batch.spans.reserve(spans.len().min(MOST_RESERVED));
         for span in &spans {
-            let head = read_span(cursor.deeper(span), &mut self.extractor)?;
+            let head = read_span(cursor.deeper(span), &mut self.extractor, &mut self.habits)?;
             self.extractor.finish(&head, &origin, &mut self.batch);
         }
         self.spans = spans;
@@ -95,17 +102,16 @@ fn read_scope<'a>(mut cursor: Cursor<'a>, name: &mut &'a str) -> Result<(), Faul
     Ok(())
 }
 
-fn read_span<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Result<Head<'a>, Fault> {
-    let mut head = Head::default();
+fn read_span<'a>(
+    mut cursor: Cursor<'a>,
+    extractor: &mut Extractor<'a>,
+    habits: &mut Habits<'a>,
+) -> Result<Head<'a>, Fault> {
+    let mut head = plain_head(&mut cursor);
+    read_attributes(&mut cursor, extractor, habits)?;
     let dialect = extractor.dialect();
-    loop {
-        // Most fields of a span are attributes.
-        while let Some(attribute) = cursor.short_field(9) {
-            read_listed(cursor.deeper(attribute), extractor, |key| dialect.span_key(key))?;
-        }
-        let Some((tag, wire)) = cursor.next()? else { return Ok(head) };
+    while let Some((tag, wire)) = cursor.next()? {
         match (tag, wire) {
-            (9, Wire::Bytes(_)) => read_listed(cursor.nested(wire)?, extractor, |key| dialect.span_key(key))?,
             (1, Wire::Bytes(id)) => head.trace_id = id,
             (2, Wire::Bytes(id)) => head.span_id = id,
             (4, Wire::Bytes(id)) => head.parent = id,
@@ -113,10 +119,105 @@ fn read_span<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Resul
             (6, Wire::Varint(kind)) => head.kind = protobuf::int32(kind),
             (7, Wire::Fixed64(time)) => head.start = time,
             (8, Wire::Fixed64(time)) => head.end = time,
+            (9, Wire::Bytes(_)) => {
+                read_listed(cursor.nested(wire)?, extractor, |key| dialect.span_key(key))?;
+                read_attributes(&mut cursor, extractor, habits)?;
+            }
             (11, Wire::Bytes(_)) => read_event(cursor.nested(wire)?, extractor)?,
             (15, Wire::Bytes(_)) => read_status(cursor.nested(wire)?, &mut head)?,
             _ => cursor.check(Message::Span, tag, wire)?,
         }
+    }
+    Ok(head)
+}
+
+/// The first fields of a span in the order in which every encoder writes them, as far as they are there.
+#[inline]
+fn plain_head<'a>(cursor: &mut Cursor<'a>) -> Head<'a> {
+    let mut head = Head::default();
+    head.trace_id = cursor.plain_bytes(1).unwrap_or(head.trace_id);
+    head.span_id = cursor.plain_bytes(2).unwrap_or(head.span_id);
+    head.parent = cursor.plain_bytes(4).unwrap_or(head.parent);
+    let unnamed = cursor.clone();
+    if let Some(name) = cursor.plain_bytes(5) {
+        match std::str::from_utf8(name) {
+            Ok(name) => head.name = name,
+            // The long way finds and reports it.
+            Err(_) => *cursor = unnamed,
+        }
+    }
+    head.kind = cursor.plain_varint(6).map_or(head.kind, i32::from);
+    head.start = cursor.plain_fixed64(7).unwrap_or(head.start);
+    head.end = cursor.plain_fixed64(8).unwrap_or(head.end);
+    head
+}
+
+/// Reads attributes up to the next field that is none, or is too long.
+#[inline]
+fn read_attributes<'a>(
+    cursor: &mut Cursor<'a>,
+    extractor: &mut Extractor<'a>,
+    habits: &mut Habits<'a>,
+) -> Result<(), Fault> {
+    let dialect = extractor.dialect();
+    let mut habit = &mut habits.first;
+    loop {
+        let run = cursor.rest();
+        habit.skip_run(cursor);
+        let told = loop {
+            let before = cursor.rest();
+            let attribute = cursor.plain_bytes(9);
+            let told = match attribute {
+                Some(attribute) => {
+                    read_listed(cursor.deeper(attribute), extractor, |key| habit.meanings(key, dialect))?
+                }
+                None => None,
+            };
+            if told.is_some() || attribute.is_none() {
+                habit.run = &run[..run.len() - before.len()];
+                break told;
+            }
+        };
+        let Some(field) = told else { return Ok(()) };
+        habit = &mut habits.after[field as usize];
+    }
+}
+
+/// What followed each field in the spans before, or came first. An exporter repeats the order of the keys, and most attributes
+/// nobody wants letter by letter, from span to span; what was looked up or checked once needs no second look.
+struct Habits<'a> {
+    first: Habit<'a>,
+    after: [Habit<'a>; Field::COUNT],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Habit<'a> {
+    /// Attributes nobody wants.
+    run: &'a [u8],
+    /// The listed key behind them.
+    key: &'a [u8],
+    meanings: &'a [Meaning],
+}
+
+impl<'a> Habit<'a> {
+    #[inline]
+    fn skip_run(&self, cursor: &mut Cursor<'a>) {
+        // To compare with an empty run would touch its dangling address, which some processors take very slowly.
+        if !self.run.is_empty() {
+            cursor.skip(self.run);
+        }
+    }
+
+    #[inline]
+    fn meanings(&mut self, key: &'a [u8], dialect: &'a Dialect) -> &'a [Meaning] {
+        if key == self.key {
+            return self.meanings;
+        }
+        let meanings = dialect.span_key(key);
+        if !meanings.is_empty() {
+            (self.key, self.meanings) = (key, meanings);
+        }
+        meanings
     }
 }
 
@@ -145,44 +246,58 @@ fn read_status<'a>(mut cursor: Cursor<'a>, head: &mut Head<'a>) -> Result<(), Fa
     Ok(())
 }
 
+/// Reads an attribute; the (first) field it tells, if it is on the list.
+#[inline]
 fn read_listed<'a>(
     cursor: Cursor<'a>,
     extractor: &mut Extractor<'a>,
-    meanings: impl Fn(&[u8]) -> &'a [Meaning],
-) -> Result<(), Fault> {
-    // As every encoder writes it: key, then value, nothing else. What is written otherwise goes the long way.
+    mut meanings: impl FnMut(&'a [u8]) -> &'a [Meaning],
+) -> Result<Option<Field>, Fault> {
+    // As nearly all are. What is written otherwise goes the long way.
     if let Some((key, value)) = protobuf::plain_attribute(cursor.rest()) {
-        let meanings = meanings(key);
-        if meanings.is_empty() {
-            if protobuf::is_text(key) && protobuf::is_plain_scalar(value) {
-                return Ok(());
+        match meanings(key) {
+            [] if is_valid(cursor.rest(), key, value) => return Ok(None),
+            [] => {}
+            meanings => {
+                if let Some(raw) = raw(value) {
+                    extractor.attribute(meanings, raw);
+                    return Ok(Some(meanings[0].field));
+                }
             }
-        } else if let Some(raw) = plain_scalar(value) {
-            extractor.attribute(meanings, raw);
-            return Ok(());
         }
     }
     let (key, value) = read_attribute(cursor, |key| !meanings(key).is_empty())?;
+    let meanings = meanings(key);
     if let Some(value) = value {
-        extractor.attribute(meanings(key), value);
+        extractor.attribute(meanings, value);
     }
-    Ok(())
+    Ok(meanings.first().map(|meaning| meaning.field))
 }
 
-fn plain_scalar(value: &[u8]) -> Option<Raw<'_>> {
-    match protobuf::plain_value(value)? {
-        (1, Wire::Bytes(text)) => std::str::from_utf8(text).ok().map(Raw::Text),
-        (2, Wire::Varint(bool)) => Some(Raw::Bool(bool != 0)),
-        (3, Wire::Varint(int)) => Some(Raw::Int(int.cast_signed())),
-        (4, Wire::Fixed64(bits)) => Some(Raw::Double(f64::from_bits(bits))),
-        _ => None,
+/// Whether the texts of an attribute nobody wants are UTF-8.
+#[inline]
+fn is_valid(attribute: &[u8], key: &[u8], value: Plain<'_>) -> bool {
+    match value {
+        Plain::Text(text) => attribute.is_ascii() || (protobuf::is_text(key) && protobuf::is_text(text)),
+        _ => protobuf::is_text(key),
     }
+}
+
+#[inline]
+fn raw(value: Plain<'_>) -> Option<Raw<'_>> {
+    Some(match value {
+        Plain::Text(text) if is_printable(text) => Raw::Printable(text),
+        Plain::Text(text) => Raw::Text(std::str::from_utf8(text).ok()?),
+        Plain::Bool(bool) => Raw::Bool(bool),
+        Plain::Int(int) => Raw::Int(int),
+        Plain::Double(double) => Raw::Double(double),
+    })
 }
 
 /// The key and, if the key is wanted, what its value says. A value nobody wants is checked and passed over.
 fn read_attribute<'a>(
     mut cursor: Cursor<'a>,
-    wanted: impl Fn(&[u8]) -> bool,
+    mut wanted: impl FnMut(&'a [u8]) -> bool,
 ) -> Result<(&'a [u8], Option<Raw<'a>>), Fault> {
     let mut key: &[u8] = b"";
     let mut value = Value::Nothing;

@@ -17,7 +17,8 @@ use super::{AssembleConfig, Resolution, Resolver};
 use crate::domain::call::{Call, Usage};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::record::Request;
-use crate::domain::span::{FactsBuilder, Field, Kind, Origin, Span};
+use crate::domain::facts::{FactsBuilder, Field};
+use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 

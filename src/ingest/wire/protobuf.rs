@@ -49,6 +49,7 @@ impl<'a> Cursor<'a> {
         Self { rest: bytes, levels }
     }
 
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -80,9 +81,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// The content of the next field, if it has this number (below 16), is length-delimited and short. Otherwise nothing is
-    /// read, and `next` has the word.
+    /// read, and `next` has the word; so it is with the other `plain` readers.
     #[inline]
-    pub fn short_field(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub fn plain_bytes(&mut self, tag: u8) -> Option<&'a [u8]> {
         let [key, rest @ ..] = self.rest else { return None };
         if *key != tag << 3 | LENGTH_DELIMITED {
             return None;
@@ -90,6 +91,36 @@ impl<'a> Cursor<'a> {
         let (field, rest) = short(rest)?;
         self.rest = rest;
         Some(field)
+    }
+
+    #[inline]
+    pub fn plain_varint(&mut self, tag: u8) -> Option<u8> {
+        match self.rest {
+            [key, byte, rest @ ..] if *key == tag << 3 | VARINT && *byte < 0x80 => {
+                self.rest = rest;
+                Some(*byte)
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn plain_fixed64(&mut self, tag: u8) -> Option<u64> {
+        let (field, rest) = self.rest.split_first_chunk::<9>()?;
+        let [key, bits @ ..] = *field;
+        if key != tag << 3 | FIXED64 {
+            return None;
+        }
+        self.rest = rest;
+        Some(u64::from_le_bytes(bits))
+    }
+
+    /// Passes over these bytes, if they are what follows.
+    #[inline]
+    pub fn skip(&mut self, known: &[u8]) {
+        if let Some(rest) = self.rest.strip_prefix(known) {
+            self.rest = rest;
+        }
     }
 
     /// A cursor over a message inside this one.
@@ -103,6 +134,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// As `nested`, for bytes that came out of `nested` before.
+    #[inline]
     pub fn deeper(&self, bytes: &'a [u8]) -> Cursor<'a> {
         Cursor { rest: bytes, levels: self.levels.saturating_sub(1) }
     }
@@ -212,11 +244,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The wire type of texts, bytes and messages.
+/// Wire types.
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+/// Texts, bytes and messages.
 const LENGTH_DELIMITED: u8 = 2;
 
 /// Splits off what a length of one or two bytes announces.
-#[inline]
+#[inline(always)]
 fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     match bytes {
         [length, rest @ ..] if *length < 0x80 => rest.split_at_checked(usize::from(*length)),
@@ -227,42 +262,35 @@ fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Key and value of an attribute that holds these two in this order and nothing else; the key is not checked yet.
-#[inline]
-pub(super) fn plain_attribute(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The value of an attribute that is one scalar and nothing else; the text is not checked yet.
+#[derive(Clone, Copy)]
+pub(super) enum Plain<'a> {
+    Text(&'a [u8]),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+}
+
+/// Key and value of an attribute as every encoder writes it: these two in this order and nothing else, the value a scalar. The
+/// key is not checked yet.
+#[inline(always)]
+pub(super) fn plain_attribute(bytes: &[u8]) -> Option<(&[u8], Plain<'_>)> {
     let [0x0a, rest @ ..] = bytes else { return None };
     let (key, rest) = short(rest)?;
     let [0x12, rest @ ..] = rest else { return None };
-    let (value, rest) = short(rest)?;
-    rest.is_empty().then_some((key, value))
-}
-
-/// The field of a value that holds one text, truth value, whole number or double and nothing else; texts are not checked yet.
-#[inline]
-pub(super) fn plain_value(bytes: &[u8]) -> Option<(u32, Wire<'_>)> {
-    match bytes {
-        [0x0a, rest @ ..] => match short(rest)? {
-            (text, []) => Some((1, Wire::Bytes(text))),
-            _ => None,
+    let (value, []) = short(rest)? else { return None };
+    let value = match value {
+        [0x0a, text @ ..] => match short(text)? {
+            (text, []) => Plain::Text(text),
+            _ => return None,
         },
-        [0x10, byte] if *byte < 0x80 => Some((2, Wire::Varint(u64::from(*byte)))),
-        [0x18, byte] if *byte < 0x80 => Some((3, Wire::Varint(u64::from(*byte)))),
-        [0x18, low, high] if *low >= 0x80 && *high < 0x80 => {
-            Some((3, Wire::Varint(u64::from(*low & 0x7f) | u64::from(*high) << 7)))
-        }
-        [0x21, bits @ ..] => Some((4, Wire::Fixed64(u64::from_le_bytes(bits.try_into().ok()?)))),
-        _ => None,
-    }
-}
-
-/// Whether a value nobody wants is plain and well-formed.
-#[inline]
-pub(super) fn is_plain_scalar(bytes: &[u8]) -> bool {
-    match plain_value(bytes) {
-        Some((_, Wire::Bytes(text))) => is_text(text),
-        Some(_) => true,
-        None => false,
-    }
+        [0x10, byte] if *byte < 0x80 => Plain::Bool(*byte != 0),
+        [0x18, byte] if *byte < 0x80 => Plain::Int(i64::from(*byte)),
+        [0x18, low, high] if *low >= 0x80 && *high < 0x80 => Plain::Int(i64::from(*low & 0x7f) | i64::from(*high) << 7),
+        [0x21, bits @ ..] => Plain::Double(f64::from_le_bytes(bits.try_into().ok()?)),
+        _ => return None,
+    };
+    Some((key, value))
 }
 
 /// Nearly all text is ASCII, which is quicker to see than to validate as UTF-8.
