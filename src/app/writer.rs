@@ -1,10 +1,11 @@
 //! The last stage: what is known of each trace and what came new, joined, resolved, priced and written in one transaction.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use rustc_hash::FxHashMap;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 
 use super::{BATCH, now};
 use crate::assemble::{Closed, Resolver};
@@ -31,39 +32,49 @@ pub(super) struct Writer {
     pub max_age: Duration,
 }
 
-/// New spans by trace.
-type News = BTreeMap<TraceId, Closed>;
-
 impl Writer {
     /// Writes until the channel closes; then whatever still waits for its request gets its last word.
-    pub async fn run(self, mut batches: mpsc::Receiver<Vec<Closed>>) {
+    pub async fn run(self, batches: mpsc::Receiver<Vec<Closed>>) {
+        let (writer, batches) = (Arc::new(self), Arc::new(Mutex::new(batches)));
+        let mut hands = JoinSet::new();
+        for _ in 0..writer.store.writers() {
+            hands.spawn(Arc::clone(&writer).work_off(Arc::clone(&batches)));
+        }
         let mut tick = tokio::time::interval(DUE_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                batch = batches.recv() => match batch {
-                    Some(batch) => self.write(batch).await,
+                hand = hands.join_next() => match hand {
+                    Some(ended) => ended.expect("a writer never panics and is never cancelled"),
                     None => break,
                 },
-                _ = tick.tick() => self.write_due(false).await,
+                _ = tick.tick() => writer.write_due(false).await,
             }
         }
-        self.write_due(true).await;
-        self.store.close().await;
+        writer.write_due(true).await;
+        writer.store.close().await;
+    }
+
+    async fn work_off(self: Arc<Self>, batches: Arc<Mutex<mpsc::Receiver<Vec<Closed>>>>) {
+        let next = || async { batches.lock().await.recv().await };
+        while let Some(batch) = next().await {
+            self.write(batch).await;
+        }
     }
 
     async fn write(&self, batch: Vec<Closed>) {
-        let news: News = batch.into_iter().map(|closed| (closed.trace_id, closed)).collect();
+        let now = now();
+        let mut proposed: Vec<Change> = batch.into_iter().map(|closed| self.proposal(closed, now)).collect();
+        proposed.sort_unstable_by_key(|change| change.trace_id);
         // Halved where the database refuses, until the one trace it will not take stands alone.
-        let mut parts = vec![news];
-        while let Some(mut part) = parts.pop() {
-            match self.persist(&part, false).await {
+        let mut parts = vec![&*proposed];
+        while let Some(part) = parts.pop() {
+            match self.persist(part, false).await {
                 Ok(()) => {}
                 Err(error) if part.len() > 1 => {
                     tracing::debug!(error = chain(&error), "batch refused; halved");
-                    let middle = *part.keys().nth(part.len() / 2).expect("a part of two or more has a middle");
-                    parts.push(part.split_off(&middle));
-                    parts.push(part);
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
                 }
                 Err(error) => {
                     tracing::error!(error = chain(&error), "trace refused by the database");
@@ -76,27 +87,28 @@ impl Writer {
     /// Traces whose calls waited for `max_age`, or, at the end, all that this process put there.
     async fn write_due(&self, at_the_end: bool) {
         loop {
+            let now = now();
             let most = i64::try_from(BATCH).unwrap_or(i64::MAX);
-            let due = match self.store.due(now(), at_the_end, most).await {
+            let mut due = match self.store.due(now, at_the_end, most).await {
                 Ok(due) => due,
                 Err(error) => return tracing::warn!(error = chain(&error), "waiting traces not read"),
             };
             if due.is_empty() {
                 return;
             }
-            let no_news = |trace_id| (trace_id, Closed { trace_id, trace: Trace::default(), first_seen: now() });
-            let news: News = due.into_iter().map(no_news).collect();
-            if let Err(error) = self.persist(&news, true).await {
+            due.sort_unstable();
+            let no_news = |trace_id| Change::nothing(trace_id, now);
+            if let Err(error) = self.persist(&due.into_iter().map(no_news).collect::<Vec<_>>(), true).await {
                 return tracing::error!(error = chain(&error), "waiting traces not written");
             }
         }
     }
 
     /// Tries until the database has taken it or refused it.
-    async fn persist(&self, news: &News, last_word: bool) -> Result<(), PersistError> {
+    async fn persist(&self, proposed: &[Change], last_word: bool) -> Result<(), PersistError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.attempt(news, last_word).await {
+            match self.attempt(proposed, last_word).await {
                 Err(PersistError::Unreachable(error)) => {
                     if self.metrics.persist_up.get() == 1 {
                         tracing::warn!(%error, "database away; holding what comes");
@@ -116,39 +128,53 @@ impl Writer {
         }
     }
 
-    async fn attempt(&self, news: &News, last_word: bool) -> Result<(), PersistError> {
-        let ids: Vec<TraceId> = news.keys().copied().collect();
-        let mut work = self.store.begin(&ids).await?;
-        let mut known: BTreeMap<TraceId, Known> =
-            work.take_known().into_iter().map(|known| (known.trace_id, known)).collect();
+    async fn attempt(&self, proposed: &[Change], last_word: bool) -> Result<(), PersistError> {
+        let mut work = self.store.begin(proposed).await?;
+        let known = work.take_known();
         let now = now();
-        let changes: Vec<Change> =
-            news.values().map(|closed| self.change(closed, known.remove(&closed.trace_id), last_word, now)).collect();
-        let counted: Vec<(Vec<Request>, Vec<Request>)> =
-            changes.iter().map(|change| (change.before.clone(), change.after.clone())).collect();
-        work.commit(changes, now).await?;
-        for (before, after) in &counted {
-            self.metrics.committed(before, after);
+        let joined = |known: Known| {
+            let place = proposed.binary_search_by_key(&known.trace_id, |change| change.trace_id);
+            self.joined(&proposed[place.expect("only what was asked for is told")], known, last_word, now)
+        };
+        let changes: Vec<Change> = known.into_iter().map(joined).collect();
+        work.commit(&changes, now).await?;
+        let rewritten: FxHashMap<TraceId, &Change> = changes.iter().map(|change| (change.trace_id, change)).collect();
+        for change in proposed {
+            let change = rewritten.get(&change.trace_id).copied().unwrap_or(change);
+            self.metrics.committed(&change.before, &change.after);
         }
         Ok(())
     }
 
-    fn change(&self, closed: &Closed, known: Option<Known>, last_word: bool, now: Timestamp) -> Change {
-        let known = known.unwrap_or_else(|| Known {
-            trace_id: closed.trace_id,
-            trace: Trace::default(),
-            first_seen: closed.first_seen,
-            last_word: false,
-            requests: Vec::new(),
-        });
-        let first_seen = known.first_seen.min(closed.first_seen);
-        let deadline = first_seen.plus(self.max_age);
-        let last_word = last_word || known.last_word || deadline <= now;
-        let trace = closed.trace.clone().joined(known.trace);
-        let resolution = self.resolver.resolve(closed.trace_id, &trace, last_word);
-        let after = resolution.requests.into_iter().map(|request| self.priced(request)).collect();
-        let due = resolution.waiting.then_some(deadline);
-        Change { trace_id: closed.trace_id, trace, first_seen, last_word, due, before: known.requests, after }
+    /// What the trace becomes if nothing is known of it.
+    fn proposal(&self, closed: Closed, now: Timestamp) -> Change {
+        let Closed { trace_id, trace, first_seen } = closed;
+        let last_word = first_seen.plus(self.max_age) <= now;
+        self.resolved(Change {
+            trace: trace.joined(Trace::default()),
+            last_word,
+            ..Change::nothing(trace_id, first_seen)
+        })
+    }
+
+    /// What the trace becomes together with what is known of it.
+    fn joined(&self, proposal: &Change, known: Known, last_word: bool, now: Timestamp) -> Change {
+        let first_seen = known.first_seen.min(proposal.first_seen);
+        self.resolved(Change {
+            trace: proposal.trace.clone().joined(known.trace),
+            last_word: last_word || known.last_word || first_seen.plus(self.max_age) <= now,
+            before: known.requests,
+            ..Change::nothing(proposal.trace_id, first_seen)
+        })
+    }
+
+    fn resolved(&self, change: Change) -> Change {
+        let resolution = self.resolver.resolve(change.trace_id, &change.trace, change.last_word);
+        Change {
+            after: resolution.requests.into_iter().map(|request| self.priced(request)).collect(),
+            due: resolution.waiting.then(|| change.first_seen.plus(self.max_age)),
+            ..change
+        }
     }
 
     fn priced(&self, mut request: Request) -> Request {

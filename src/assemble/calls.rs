@@ -6,8 +6,8 @@ use rustc_hash::FxHashMap;
 
 use super::tree::{Node, Tree};
 use crate::domain::call::{Tokens, UnknownUsage, Usage};
-use crate::domain::ids::SpanId;
 use crate::domain::facts::{Facts, Field};
+use crate::domain::ids::SpanId;
 use crate::domain::span::Span;
 
 /// The span made by Anthropic's own SDK: nearest the wire, so its numbers win over those of another span of the same call.

@@ -8,10 +8,10 @@ use super::calls::{self, Sighting};
 use super::endpoint::{Pattern, agent_in_path, endpoint};
 use super::tree::{Node, Tree};
 use crate::domain::call::{Call, Cost, Key};
+use crate::domain::facts::Field;
 use crate::domain::ids::TraceId;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{Record, Request, Totals};
-use crate::domain::facts::Field;
 use crate::domain::trace::Trace;
 
 /// What a trace comes to, as far as its spans are known.

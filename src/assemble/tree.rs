@@ -3,8 +3,8 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::domain::ids::SpanId;
 use crate::domain::facts::Field;
+use crate::domain::ids::SpanId;
 use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::trace::Trace;
 

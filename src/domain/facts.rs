@@ -124,7 +124,10 @@ impl Facts {
     }
 
     fn get(&self, wanted: Field) -> Option<Fact<'_>> {
-        self.iter().find(|(field, _)| *field >= wanted as u8).filter(|(field, _)| *field == wanted as u8).map(|(_, fact)| fact)
+        self.iter()
+            .find(|(field, _)| *field >= wanted as u8)
+            .filter(|(field, _)| *field == wanted as u8)
+            .map(|(_, fact)| fact)
     }
 
     fn iter(&self) -> impl Iterator<Item = (u8, Fact<'_>)> {
@@ -301,7 +304,9 @@ mod tests {
         let unknown = vec![Field::COUNT as u8, 0];
         let not_utf8 = vec![Field::User as u8 | TEXT, 1, 0xff];
         let endless = vec![0x80; 11];
-        for (name, bytes) in [("twice", twice), ("cut", cut), ("unknown", unknown), ("utf-8", not_utf8), ("varint", endless)] {
+        for (name, bytes) in
+            [("twice", twice), ("cut", cut), ("unknown", unknown), ("utf-8", not_utf8), ("varint", endless)]
+        {
             assert!(Facts::try_from(ByteBuf::from(bytes)).is_err(), "{name}");
         }
     }

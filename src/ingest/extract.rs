@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::dialect::{self, Dialect, Meaning, Unit, resource};
 use super::{BadSpan, Batch, Rules};
 use crate::domain::call::Tokens;
-use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::facts::{Facts, FactsBuilder, Field};
+use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::span::{Kind, Origin, Received, Span};
 use crate::domain::time::Timestamp;
 
@@ -256,9 +256,10 @@ fn read(unit: Unit, value: Raw<'_>) -> Reading<'_> {
             number(value).filter(|dollars| (1e-9..1e9).contains(dollars)).map(|usd| whole((usd * 1e9).ceil())).into()
         }
         Unit::Hash => text(value).map(|text| Held::Number(hash(text.as_bytes()))).into(),
-        Unit::Operation => {
-            text(value).and_then(|text| dialect::model_operation(text.as_bytes())).map(|name| Held::Text(Cow::Borrowed(name))).into()
-        }
+        Unit::Operation => text(value)
+            .and_then(|text| dialect::model_operation(text.as_bytes()))
+            .map(|name| Held::Text(Cow::Borrowed(name)))
+            .into(),
         Unit::ErrorType => text(value).map(|text| Held::Text(Cow::Borrowed(error_type(text)))).into(),
     }
 }

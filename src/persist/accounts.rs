@@ -116,7 +116,7 @@ async fn open_accounts(
         .map(|(id, touched)| account_row(id, PLAN, &Used::default(), touched.first_period(now), now))
         .collect();
     let sql = format!("INSERT INTO billing_accounts ({COLUMNS}) {{rows}} ON CONFLICT (tenant, user_id) DO NOTHING");
-    tx.bulk(&sql, KINDS, &opened).await.map(drop)
+    tx.bulk(&sql, KINDS, opened).await.map(drop)
 }
 
 async fn read_accounts(tx: &mut Tx, touched: &BTreeMap<AccountId, Touched<'_>>) -> Result<Vec<Moving>, PersistError> {
@@ -126,7 +126,7 @@ async fn read_accounts(tx: &mut Tx, touched: &BTreeMap<AccountId, Touched<'_>>) 
     );
     let ids: Vec<Values> = touched.keys().map(|id| vec![Value::text(&id.tenant), Value::text(&id.user)]).collect();
     let mut accounts = Vec::new();
-    for row in tx.bulk(&sql, &[Text, Text], &ids).await? {
+    for row in tx.bulk(&sql, &[Text, Text], ids).await? {
         let period = row.time(6)?;
         accounts.push(Moving {
             id: AccountId { tenant: row.text(0)?.into(), user: row.text(1)?.into() },
@@ -158,7 +158,7 @@ async fn write_resets(tx: &mut Tx, moved: &[Moving], now: Timestamp) -> Result<(
         .collect();
     let sql = "INSERT INTO account_resets (tenant, user_id, period_started_at, next_period_started_at, reset_at, reason, \
                requests_used, tokens_used, cost_used_nanousd) {rows} ON CONFLICT DO NOTHING";
-    tx.bulk(sql, RESET_KINDS, &resets).await.map(drop)
+    tx.bulk(sql, RESET_KINDS, resets).await.map(drop)
 }
 
 /// Counts the records of the new period: some of them may have come before the account entered it.
@@ -171,7 +171,7 @@ async fn recount(tx: &mut Tx, moved: &mut [Moving]) -> Result<(), PersistError> 
                SELECT m.tenant, m.user_id, COUNT(r.trace_id), CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT), \
                CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT) FROM moved m LEFT JOIN usage_records r \
                ON r.tenant = m.tenant AND r.user_id = m.user_id AND r.started_at >= m.period GROUP BY m.tenant, m.user_id";
-    for row in tx.bulk(sql, &[Text, Text, Time], &periods).await? {
+    for row in tx.bulk(sql, &[Text, Text, Time], periods).await? {
         let (tenant, user) = (row.text(0)?, row.text(1)?);
         let used = Used { requests: row.int(2)?, tokens: row.int(3)?, cost_nanousd: row.int(4)? };
         let account = moved.iter_mut().find(|account| *account.id.tenant == *tenant && *account.id.user == *user);
@@ -194,7 +194,7 @@ async fn write_accounts(tx: &mut Tx, accounts: &[Moving], now: Timestamp) -> Res
          cost_used_current_period_nanousd = excluded.cost_used_current_period_nanousd, \
          period_started_at = excluded.period_started_at, updated_at = excluded.updated_at"
     );
-    tx.bulk(&sql, KINDS, &written).await.map(drop)
+    tx.bulk(&sql, KINDS, written).await.map(drop)
 }
 
 fn account_row(id: &AccountId, plan: &str, used: &Used, period: Timestamp, now: Timestamp) -> Values {

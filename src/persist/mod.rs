@@ -99,6 +99,12 @@ pub struct Change {
 }
 
 impl Change {
+    /// Of a trace of which nothing came and nothing is known.
+    pub fn nothing(trace_id: TraceId, first_seen: Timestamp) -> Self {
+        let (trace, before, after) = (Trace::default(), Vec::new(), Vec::new());
+        Self { trace_id, trace, first_seen, last_word: false, due: None, before, after }
+    }
+
     /// Nothing came of it and nothing is waited for: the store need not remember it.
     pub fn is_empty(&self) -> bool {
         self.after.is_empty() && self.due.is_none()

@@ -6,7 +6,9 @@ use sqlx::{AssertSqlSafe, Postgres};
 use super::PersistError;
 use super::value::{Kind, Row, Stored, Value};
 
-/// One that writes and some that answer questions; a database is shared by many instances.
+/// While one transaction waits for the database, another can be made ready.
+pub(super) const WRITERS: usize = 2;
+/// Those that write and some that answer questions; a database is shared by many instances.
 const CONNECTIONS: u32 = 6;
 
 pub(super) async fn open(url: &str) -> Result<PgPool, PersistError> {
@@ -20,7 +22,7 @@ pub(super) async fn bulk(
     connection: &mut PgConnection,
     sql: &str,
     kinds: &[Kind],
-    rows: &[Vec<Value>],
+    mut rows: Vec<Vec<Value>>,
 ) -> Result<Vec<Row>, sqlx::Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -29,7 +31,8 @@ pub(super) async fn bulk(
     let statement = sql.replace("{rows}", &format!("SELECT * FROM UNNEST({})", arrays.join(", ")));
     let mut query = sqlx::query(AssertSqlSafe(statement));
     for (column, kind) in kinds.iter().enumerate() {
-        query = bind_column(query, *kind, rows.iter().map(|row| &row[column]));
+        let values = rows.iter_mut().map(|row| std::mem::replace(&mut row[column], Value::Null));
+        query = bind_column(query, *kind, values);
     }
     Ok(query.fetch_all(connection).await?.into_iter().map(Row::Postgres).collect())
 }
@@ -57,7 +60,7 @@ pub(super) async fn fetch(
 type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// A value of another kind than its column's becomes NULL, which the columns that need one refuse.
-fn bind_column<'q, 'v>(query: Query<'q>, kind: Kind, values: impl Iterator<Item = &'v Value>) -> Query<'q> {
+fn bind_column(query: Query<'_>, kind: Kind, values: impl Iterator<Item = Value>) -> Query<'_> {
     macro_rules! column {
         ($variant:ident($value:ident) => $as:expr) => {
             query.bind(
@@ -71,11 +74,11 @@ fn bind_column<'q, 'v>(query: Query<'q>, kind: Kind, values: impl Iterator<Item 
         };
     }
     match kind {
-        Kind::Text => column!(Text(text) => text.clone()),
-        Kind::Int => column!(Int(number) => *number),
-        Kind::Real => column!(Real(number) => *number),
-        Kind::Flag => column!(Flag(flag) => *flag),
-        Kind::Time => column!(Time(time) => Stored(*time)),
-        Kind::Bytes => column!(Bytes(bytes) => bytes.clone()),
+        Kind::Text => column!(Text(text) => text),
+        Kind::Int => column!(Int(number) => number),
+        Kind::Real => column!(Real(number) => number),
+        Kind::Flag => column!(Flag(flag) => flag),
+        Kind::Time => column!(Time(time) => Stored(time)),
+        Kind::Bytes => column!(Bytes(bytes) => bytes),
     }
 }

@@ -63,19 +63,21 @@ impl Pools {
 pub(super) async fn bulk(
     connection: &mut SqliteConnection,
     sql: &str,
-    rows: &[Vec<Value>],
+    rows: Vec<Vec<Value>>,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut answer = Vec::new();
-    let mut rest = rows;
-    while let Some(first) = rest.first() {
-        let (chunk, later) = rest.split_at(chunk_length(rest.len(), first.len()));
-        let statement = sql.replace("{rows}", &values(chunk.len(), first.len()));
+    let mut left = rows.len();
+    let columns = rows.first().map_or(0, Vec::len);
+    let mut rows = rows.into_iter();
+    while left > 0 {
+        let length = chunk_length(left, columns);
+        let statement = sql.replace("{rows}", &values(length, columns));
         let mut query = sqlx::query(AssertSqlSafe(statement));
-        for value in chunk.iter().flatten() {
+        for value in rows.by_ref().take(length).flatten() {
             query = bind(query, value);
         }
         answer.extend(query.fetch_all(&mut *connection).await?.into_iter().map(Row::Sqlite));
-        rest = later;
+        left -= length;
     }
     Ok(answer)
 }
@@ -87,7 +89,7 @@ pub(super) async fn fetch(
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
     for value in values {
-        query = bind(query, value);
+        query = bind(query, value.clone());
     }
     Ok(query.fetch_all(executor).await?.into_iter().map(Row::Sqlite).collect())
 }
@@ -105,14 +107,14 @@ fn values(rows: usize, columns: usize) -> String {
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
-fn bind<'q>(query: Query<'q>, value: &Value) -> Query<'q> {
+fn bind(query: Query<'_>, value: Value) -> Query<'_> {
     match value {
         Value::Null => query.bind(None::<i64>),
-        Value::Text(text) => query.bind(text.clone()),
-        Value::Int(number) => query.bind(*number),
-        Value::Real(number) => query.bind(*number),
-        Value::Flag(flag) => query.bind(*flag),
-        Value::Time(time) => query.bind(Stored(*time)),
-        Value::Bytes(bytes) => query.bind(bytes.clone()),
+        Value::Text(text) => query.bind(text),
+        Value::Int(number) => query.bind(number),
+        Value::Real(number) => query.bind(number),
+        Value::Flag(flag) => query.bind(flag),
+        Value::Time(time) => query.bind(Stored(time)),
+        Value::Bytes(bytes) => query.bind(bytes),
     }
 }

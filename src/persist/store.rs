@@ -8,7 +8,7 @@ use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::value::{Kind, Row, Value};
 use super::work::Work;
-use super::{PersistError, postgres, rows, sqlite};
+use super::{Change, PersistError, postgres, rows, sqlite};
 use crate::domain::ids::TraceId;
 use crate::domain::time::Timestamp;
 
@@ -47,10 +47,11 @@ impl Store {
         Err(PersistError::Scheme(scheme.to_owned()))
     }
 
-    /// Takes the traces for this transaction alone and reads what is known of them. The ids must be sorted and unique, so that
-    /// two instances never wait for each other in a circle. Dropped without `commit`, nothing happened.
-    pub async fn begin(&self, ids: &[TraceId]) -> Result<Work, PersistError> {
-        debug_assert!(ids.is_sorted_by(|a, b| a < b), "trace ids must be sorted and unique");
+    /// Takes the traces for this transaction alone. What is proposed for each holds if the trace was never seen before; of all
+    /// others it tells what is known. The proposals must be sorted by trace and each trace stand once, so that two instances never
+    /// wait for each other in a circle. Dropped without `commit`, nothing happened.
+    pub async fn begin<'p>(&self, proposed: &'p [Change]) -> Result<Work<'p>, PersistError> {
+        debug_assert!(proposed.is_sorted_by(|a, b| a.trace_id < b.trace_id), "sorted by trace, each once");
         let (tx, holder) = match self {
             Self::Sqlite(store) => {
                 let tx = store.pools.writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -58,7 +59,15 @@ impl Store {
             }
             Self::Postgres(store) => (Tx::Postgres(store.pool.begin().await?), &store.holder),
         };
-        Work::begin(tx, Arc::clone(holder), ids).await
+        Work::begin(tx, Arc::clone(holder), proposed).await
+    }
+
+    /// How many transactions can usefully be open at once. SQLite has one writer.
+    pub fn writers(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 1,
+            Self::Postgres(_) => postgres::WRITERS,
+        }
     }
 
     /// Traces that are to be looked at again by now; or, with `own`, also those that wait and were last written by this holder.
@@ -107,7 +116,7 @@ pub(super) enum Tx {
 
 impl Tx {
     /// Runs one statement over many rows; `{rows}` in it stands for them.
-    pub async fn bulk(&mut self, sql: &str, kinds: &[Kind], rows: &[Vec<Value>]) -> Result<Vec<Row>, PersistError> {
+    pub async fn bulk(&mut self, sql: &str, kinds: &[Kind], rows: Vec<Vec<Value>>) -> Result<Vec<Row>, PersistError> {
         let found = match self {
             Self::Sqlite(tx, _) => sqlite::bulk(tx, sql, rows).await,
             Self::Postgres(tx) => postgres::bulk(tx, sql, kinds, rows).await,

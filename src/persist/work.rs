@@ -19,52 +19,62 @@ const EXTRACT_VERSION: u8 = 1;
 
 /// An open transaction. Nothing is written until `commit` has returned.
 #[must_use = "a transaction that is not committed is rolled back"]
-pub struct Work {
+pub struct Work<'p> {
     tx: Tx,
     holder: Arc<str>,
+    /// What was proposed for traces never seen before; their extracts are in.
+    fresh: Vec<&'p Change>,
     known: Vec<Known>,
 }
 
 /// A key of a table as it is stored, in the order of the table.
 type StoredKey = (Timestamp, [String; 3]);
 
-impl Work {
-    pub(super) async fn begin(mut tx: Tx, holder: Arc<str>, ids: &[TraceId]) -> Result<Self, PersistError> {
-        let wanted: Vec<Values> = ids.iter().map(|id| vec![Value::Text(id.to_string())]).collect();
-        let extracts = take_extracts(&mut tx, &holder, &wanted).await?;
-        let mut known = read_extracts(extracts)?;
-        let mut requests = read_requests(&mut tx, &known.iter().flat_map(starts).collect::<Vec<_>>()).await?;
+impl<'p> Work<'p> {
+    pub(super) async fn begin(mut tx: Tx, holder: Arc<str>, proposed: &'p [Change]) -> Result<Self, PersistError> {
+        let mut open: BTreeMap<TraceId, &Change> = proposed.iter().map(|change| (change.trace_id, change)).collect();
+        let (mut fresh, mut known) = (Vec::new(), Vec::new());
+        while !open.is_empty() {
+            for id in insert_extracts(&mut tx, &holder, open.values().copied()).await? {
+                fresh.extend(open.remove(&id));
+            }
+            for found in lock_extracts(&mut tx, open.keys()).await? {
+                open.remove(&found.trace_id);
+                known.push(found);
+            }
+            // Of what is neither new nor known now, another instance has just deleted the row: once more. What leaves no row is
+            // done, as nothing is known of it.
+            open.retain(|_, change| !change.is_empty());
+        }
+        let mut requests = read_requests(&mut tx, known.iter().flat_map(starts).collect()).await?;
         for known in &mut known {
             known.requests = requests.remove(&known.trace_id).unwrap_or_default();
         }
-        Ok(Self { tx, holder, known })
+        Ok(Self { tx, holder, fresh, known })
     }
 
-    pub fn known(&self) -> &[Known] {
-        &self.known
-    }
-
-    /// Leaves none behind.
+    /// What is known of traces that were seen before. For these nothing is written but what `commit` is given. Leaves none behind.
     pub fn take_known(&mut self) -> Vec<Known> {
         std::mem::take(&mut self.known)
     }
 
-    /// Writes the rows that differ, the extracts and the accounts, all or nothing. On `Unreachable` begin anew: what is known may
-    /// have changed.
-    pub async fn commit(mut self, changes: Vec<Change>, now: Timestamp) -> Result<(), PersistError> {
-        let last_change = self.write_records(&changes, now).await?;
-        self.write_calls(&changes).await?;
-        self.write_extracts(&changes).await?;
-        let rewrites = changes.iter().flat_map(rewrites).collect();
+    /// Writes what was proposed for new traces and these changes of known ones: the rows that differ, the extracts and the
+    /// accounts, all or nothing. On `Unreachable` begin anew: what is known may have changed.
+    pub async fn commit(mut self, changes: &[Change], now: Timestamp) -> Result<(), PersistError> {
+        let all: Vec<&Change> = self.fresh.iter().copied().chain(changes).collect();
+        let last_change = self.write_records(&all, now).await?;
+        self.write_calls(&all).await?;
+        self.write_extracts(changes).await?;
+        let rewrites = all.iter().copied().flat_map(rewrites).collect();
         accounts::settle(&mut self.tx, rewrites, now).await?;
         self.tx.commit(last_change).await
     }
 
-    async fn write_records(&mut self, changes: &[Change], now: Timestamp) -> Result<Option<i64>, PersistError> {
+    async fn write_records(&mut self, changes: &[&Change], now: Timestamp) -> Result<Option<i64>, PersistError> {
         let before = changes.iter().flat_map(|change| &change.before).map(|request| rows::of_record(&request.record));
         let after = changes.iter().flat_map(|change| &change.after).map(|request| rows::of_record(&request.record));
         let (gone, mut written) = difference(before, after);
-        delete(&mut self.tx, "usage_records", &gone).await?;
+        delete(&mut self.tx, "usage_records", gone).await?;
         let numbers = self.tx.change_numbers(written.len()).await?;
         for (row, number) in written.iter_mut().zip(&numbers) {
             row.extend([
@@ -78,84 +88,65 @@ impl Work {
         let columns = format!("{}, plan, revision, change_seq, created_at, updated_at", rows::RECORD_COLUMNS);
         let updated = columns.replace(", revision", "").replace(", created_at", "");
         let sql = upsert("usage_records", &columns, &updated, ", revision = usage_records.revision + 1");
-        self.tx.bulk(&sql, rows::RECORD_KINDS, &written).await?;
+        self.tx.bulk(&sql, rows::RECORD_KINDS, written).await?;
         Ok(numbers.last().copied())
     }
 
-    async fn write_calls(&mut self, changes: &[Change]) -> Result<(), PersistError> {
+    async fn write_calls(&mut self, changes: &[&Change]) -> Result<(), PersistError> {
         let before = changes.iter().flat_map(|change| &change.before).flat_map(|request| &request.calls);
         let after = changes.iter().flat_map(|change| &change.after).flat_map(|request| &request.calls);
         let (gone, written) = difference(before.map(rows::of_call), after.map(rows::of_call));
-        delete(&mut self.tx, "llm_calls", &gone).await?;
+        delete(&mut self.tx, "llm_calls", gone).await?;
         let sql = upsert("llm_calls", rows::CALL_COLUMNS, rows::CALL_COLUMNS, "");
-        self.tx.bulk(&sql, rows::CALL_KINDS, &written).await?;
+        self.tx.bulk(&sql, rows::CALL_KINDS, written).await?;
         Ok(())
     }
 
     async fn write_extracts(&mut self, changes: &[Change]) -> Result<(), PersistError> {
-        let mut kept = BTreeMap::new();
-        let mut gone = Vec::new();
-        for change in changes {
-            if change.is_empty() {
-                gone.push(vec![Value::Text(change.trace_id.to_string())]);
-            } else {
-                kept.insert(change.trace_id, extract_row(change, &self.holder)?);
-            }
-        }
-        let kept: Vec<Values> = kept.into_values().collect();
+        let (gone, kept): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| change.is_empty());
+        let kept = extract_rows(kept.into_iter(), &self.holder)?;
         let sql = format!(
             "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO UPDATE SET extract = excluded.extract, \
              first_seen_at = excluded.first_seen_at, last_word = excluded.last_word, due_at = excluded.due_at, \
              held_by = excluded.held_by",
             rows::EXTRACT_COLUMNS
         );
-        self.tx.bulk(&sql, rows::EXTRACT_KINDS, &kept).await?;
-        self.tx.bulk("DELETE FROM trace_extracts WHERE trace_id IN ({rows})", &[Kind::Text], &gone).await?;
+        self.tx.bulk(&sql, rows::EXTRACT_KINDS, kept).await?;
+        let gone = gone.into_iter().map(|change| vec![Value::Text(change.trace_id.to_string())]).collect();
+        self.tx.bulk("DELETE FROM trace_extracts WHERE trace_id IN ({rows})", &[Kind::Text], gone).await?;
         Ok(())
     }
 }
 
-/// The stored extracts of these traces, each locked. Where another instance could take one of them meanwhile, an empty row is put
-/// in its place first, so that there is something to lock.
-async fn take_extracts(tx: &mut Tx, holder: &str, wanted: &[Values]) -> Result<Vec<super::value::Row>, PersistError> {
-    let lock = tx.lock();
-    let select = format!(
-        "SELECT trace_id, extract, first_seen_at, last_word FROM trace_extracts WHERE trace_id IN ({{rows}}) \
-         ORDER BY trace_id{lock}"
+/// Puts in the extracts of traces that have none yet, which nobody else can see or touch from here on; answers which.
+async fn insert_extracts(
+    tx: &mut Tx,
+    holder: &str,
+    changes: impl Iterator<Item = &Change>,
+) -> Result<Vec<TraceId>, PersistError> {
+    let sql = format!(
+        "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO NOTHING RETURNING trace_id",
+        rows::EXTRACT_COLUMNS
     );
-    if lock.is_empty() {
-        return tx.bulk(&select, &[Kind::Text], wanted).await;
-    }
-    let id = |values: &Values| values[0].clone();
-    let placeholders: Vec<Values> = wanted
-        .iter()
-        .map(|values| {
-            let epoch = Value::Time(Timestamp(0));
-            vec![id(values), Value::Bytes(Vec::new()), epoch, Value::Flag(false), Value::Null, Value::text(holder)]
-        })
-        .collect();
-    let insert = format!("INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT DO NOTHING", rows::EXTRACT_COLUMNS);
-    loop {
-        tx.bulk(&insert, rows::EXTRACT_KINDS, &placeholders).await?;
-        let taken = tx.bulk(&select, &[Kind::Text], wanted).await?;
-        // Fewer when another instance deleted one in between.
-        if taken.len() == wanted.len() {
-            return Ok(taken);
-        }
-    }
+    let rows = extract_rows(changes.filter(|change| !change.is_empty()), holder)?;
+    let inserted = tx.bulk(&sql, rows::EXTRACT_KINDS, rows).await?;
+    Ok(inserted.iter().map(|row| rows::to_trace_id(row, 0)).collect::<Result<_, _>>()?)
 }
 
-fn read_extracts(found: Vec<super::value::Row>) -> Result<Vec<Known>, PersistError> {
-    let mut known = Vec::with_capacity(found.len());
-    for row in found {
+/// The stored extracts of these traces, each locked, without their rows.
+async fn lock_extracts(tx: &mut Tx, ids: impl Iterator<Item = &TraceId>) -> Result<Vec<Known>, PersistError> {
+    let sql = format!(
+        "SELECT trace_id, extract, first_seen_at, last_word FROM trace_extracts WHERE trace_id IN ({{rows}}) \
+         ORDER BY trace_id{}",
+        tx.lock()
+    );
+    let ids = ids.map(|id| vec![Value::Text(id.to_string())]).collect();
+    let mut known = Vec::new();
+    for row in tx.bulk(&sql, &[Kind::Text], ids).await? {
         let trace_id = rows::to_trace_id(&row, 0)?;
-        let extract = row.bytes(1)?;
-        if extract.is_empty() {
-            continue;
-        }
         known.push(Known {
             trace_id,
-            trace: decode_extract(&extract).ok_or(PersistError::Extract(trace_id))?,
+            trace: decode_extract(&row.bytes(1)?).ok_or(PersistError::Extract(trace_id))?,
             first_seen: row.time(2)?,
             last_word: row.flag(3)?,
             requests: Vec::new(),
@@ -171,9 +162,10 @@ fn starts(known: &Known) -> Vec<Values> {
     starts.into_iter().map(|start| vec![Value::Time(start), Value::text(&trace_id)]).collect()
 }
 
-async fn read_requests(tx: &mut Tx, starts: &[Values]) -> Result<BTreeMap<TraceId, Vec<Request>>, PersistError> {
+async fn read_requests(tx: &mut Tx, starts: Vec<Values>) -> Result<BTreeMap<TraceId, Vec<Request>>, PersistError> {
     let select = |columns, table| format!("SELECT {columns} FROM {table} WHERE (started_at, trace_id) IN ({{rows}})");
-    let records = tx.bulk(&select(rows::RECORD_COLUMNS, "usage_records"), &[Kind::Time, Kind::Text], starts).await?;
+    let records =
+        tx.bulk(&select(rows::RECORD_COLUMNS, "usage_records"), &[Kind::Time, Kind::Text], starts.clone()).await?;
     let calls = tx.bulk(&select(rows::CALL_COLUMNS, "llm_calls"), &[Kind::Time, Kind::Text], starts).await?;
     let mut requests: BTreeMap<TraceId, Vec<Request>> = BTreeMap::new();
     for row in &records {
@@ -206,17 +198,20 @@ fn request_of<'r>(call: &Call, requests: &'r mut [Request]) -> Option<&'r mut Re
     requests.get_mut(place.unwrap_or(0))
 }
 
-fn extract_row(change: &Change, holder: &str) -> Result<Values, PersistError> {
-    let extract = postcard::to_stdvec(&(EXTRACT_VERSION, &change.trace))
-        .map_err(|error| PersistError::Refused(sqlx::Error::Encode(error.into())))?;
-    Ok(vec![
-        Value::Text(change.trace_id.to_string()),
-        Value::Bytes(extract),
-        Value::time(change.first_seen),
-        Value::Flag(change.last_word),
-        change.due.map_or(Value::Null, Value::time),
-        Value::text(holder),
-    ])
+fn extract_rows<'c>(changes: impl Iterator<Item = &'c Change>, holder: &str) -> Result<Vec<Values>, PersistError> {
+    let row = |change: &Change| {
+        let extract = postcard::to_stdvec(&(EXTRACT_VERSION, &change.trace))
+            .map_err(|error| PersistError::Refused(sqlx::Error::Encode(error.into())))?;
+        Ok(vec![
+            Value::Text(change.trace_id.to_string()),
+            Value::Bytes(extract),
+            Value::time(change.first_seen),
+            Value::Flag(change.last_word),
+            change.due.map_or(Value::Null, Value::time),
+            Value::text(holder),
+        ])
+    };
+    changes.map(row).collect()
 }
 
 fn decode_extract(extract: &[u8]) -> Option<Trace> {
@@ -249,7 +244,7 @@ fn stored_key(row: &Values) -> StoredKey {
     (time, [text(1), text(2), text(3)])
 }
 
-async fn delete(tx: &mut Tx, table: &str, keys: &[Values]) -> Result<(), PersistError> {
+async fn delete(tx: &mut Tx, table: &str, keys: Vec<Values>) -> Result<(), PersistError> {
     let sql = format!("DELETE FROM {table} WHERE (started_at, trace_id, span_id, tenant) IN ({{rows}})");
     tx.bulk(&sql, rows::KEY_KINDS, keys).await.map(drop)
 }

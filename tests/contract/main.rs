@@ -4,7 +4,6 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +11,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho::domain::facts::Facts;
 use tacho::domain::ids::{SpanId, TraceId};
 use tacho::domain::money::NanoUsd;
 use tacho::domain::record::{Record, Request, Totals};
-use tacho::domain::facts::Facts;
 use tacho::domain::span::{Kind, Origin, Span};
 use tacho::domain::time::Timestamp;
 use tacho::domain::trace::Trace;
-use tacho::persist::{AccountRow, Change, Group, Page, RecordFilter, RecordRow, Store};
+use tacho::persist::{AccountRow, Change, Group, Known, Page, RecordFilter, RecordRow, Store};
 
 const NOW: &str = "2026-05-20T12:00:00Z";
 
@@ -140,19 +139,18 @@ async fn a_batch_of_many_traces(store: &Store) {
     let ids: Vec<TraceId> =
         (0..3000u128).map(|n| TraceId::from_bytes(&(n + (1 << 100)).to_be_bytes()).unwrap()).collect();
     for round in 0..2 {
-        let mut work = store.begin(&ids).await.unwrap();
-        let known = work.take_known();
-        assert_eq!(known.len(), if round == 0 { 0 } else { ids.len() });
-        let mut before: BTreeMap<TraceId, Vec<Request>> =
-            known.into_iter().map(|known| (known.trace_id, known.requests)).collect();
-        let change = |id: &TraceId| {
+        let change = |id: &TraceId, before| {
             let mut request = request(9, Some("sum"), "2026-05-02T00:00:00Z", &[1, 2, 3]);
             request.record.key.trace_id = *id;
             request.calls.iter_mut().for_each(|call| call.key.trace_id = *id);
-            Change { trace_id: *id, ..change(9, before.remove(id).unwrap_or_default(), vec![request]) }
+            Change { trace_id: *id, ..change(9, before, vec![request]) }
         };
-        let changes = ids.iter().map(change).collect();
-        work.commit(changes, time(NOW)).await.unwrap();
+        let proposed: Vec<Change> = ids.iter().map(|id| change(id, Vec::new())).collect();
+        let mut work = store.begin(&proposed).await.unwrap();
+        let known = work.take_known();
+        assert_eq!(known.len(), if round == 0 { 0 } else { ids.len() });
+        let changes: Vec<Change> = known.into_iter().map(|known| change(&known.trace_id, known.requests)).collect();
+        work.commit(&changes, time(NOW)).await.unwrap();
         assert_eq!(account(store, "sum").await, "3000 requests, 18000 tokens, 18000 n$ since 2026-05-01, 0 resets");
     }
     assert_eq!(rows(store, 9).await, []);
@@ -172,33 +170,41 @@ async fn a_batch_of_many_traces(store: &Store) {
 async fn two_stores_write_one_trace_after_each_other(one: &Store, two: &Store) {
     let more = |tokens: u64| async move {
         let store = if tokens == 1 { one } else { two };
-        let mut work = store.begin(&[trace_id(6)]).await.unwrap();
-        let before = work.take_known().pop().map(|known| known.requests).unwrap_or_default();
-        let had = before.first().map_or(0, |request| request.record.totals.tokens.input);
-        let after = vec![request(6, Some("kim"), "2026-05-19T10:00:00Z", &[had + tokens])];
-        work.commit(vec![change(6, before, after)], time(NOW)).await.unwrap();
+        let after = |had| vec![request(6, Some("kim"), "2026-05-19T10:00:00Z", &[had + tokens])];
+        let proposed = [change(6, Vec::new(), after(0))];
+        let mut work = store.begin(&proposed).await.unwrap();
+        let joined = |known: Known| {
+            let had = known.requests[0].record.totals.tokens.input;
+            change(6, known.requests, after(had))
+        };
+        let changes: Vec<Change> = work.take_known().into_iter().map(joined).collect();
+        work.commit(&changes, time(NOW)).await.unwrap();
     };
     tokio::join!(more(1), more(2));
     assert_eq!(rows(one, 6).await[0].total_tokens, 3);
+    assert_eq!(account(one, "kim").await, "1 requests, 3 tokens, 3 n$ since 2026-05-01, 0 resets");
 }
 
 async fn waiting_traces_come_due(store: &Store) {
-    let mut waits = change(7, Vec::new(), Vec::new());
-    waits.due = Some(time("2026-05-20T12:01:00Z"));
-    store.begin(&[trace_id(7)]).await.unwrap().commit(vec![waits], time(NOW)).await.unwrap();
+    let waits = [Change { due: Some(time("2026-05-20T12:01:00Z")), ..change(7, Vec::new(), Vec::new()) }];
+    store.begin(&waits).await.unwrap().commit(&[], time(NOW)).await.unwrap();
     assert_eq!(store.due(time(NOW), false, 10).await.unwrap(), []);
     assert_eq!(store.due(time(NOW), true, 10).await.unwrap(), [trace_id(7)]);
     assert_eq!(store.due(time("2026-05-20T12:01:00Z"), false, 10).await.unwrap(), [trace_id(7)]);
 }
 
+/// What was proposed is written, or replaces what is known.
 async fn write(store: &Store, trace: u8, after: Vec<Request>) {
-    let mut work = store.begin(&[trace_id(trace)]).await.unwrap();
-    let before = work.take_known().pop().map(|known| known.requests).unwrap_or_default();
-    work.commit(vec![change(trace, before, after)], time(NOW)).await.unwrap();
+    let proposed = [change(trace, Vec::new(), after.clone())];
+    let mut work = store.begin(&proposed).await.unwrap();
+    let known = work.take_known().into_iter();
+    let changes: Vec<Change> = known.map(|known| change(trace, known.requests, after.clone())).collect();
+    work.commit(&changes, time(NOW)).await.unwrap();
 }
 
 async fn known(store: &Store, trace: u8) -> Vec<Request> {
-    let mut work = store.begin(&[trace_id(trace)]).await.unwrap();
+    let nothing = [Change::nothing(trace_id(trace), time(NOW))];
+    let mut work = store.begin(&nothing).await.unwrap();
     let known = work.take_known().pop().unwrap();
     assert_eq!(known.trace, extract());
     known.requests

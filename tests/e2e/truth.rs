@@ -12,7 +12,8 @@ use rand::seq::SliceRandom;
 use serde_json::Value;
 use tacho::domain::ids::TraceId;
 use tacho::domain::record::Request;
-use tacho::persist::{Page, RecordFilter, Store};
+use tacho::domain::time::Timestamp;
+use tacho::persist::{Change, Page, RecordFilter, Store};
 
 use crate::captures::{self, Body, Capture, Transport};
 use crate::client::{JSON, PROTOBUF, call, post};
@@ -89,8 +90,8 @@ pub async fn rows_of(url: &str) -> Vec<Request> {
         after = Some(last.id);
         ids.extend(page.iter().map(|row| TraceId::parse(&row.trace_id).unwrap()));
     }
-    let ids: Vec<_> = ids.into_iter().collect();
-    let mut work = store.begin(&ids).await.unwrap();
+    let nothing: Vec<Change> = ids.into_iter().map(|id| Change::nothing(id, Timestamp(0))).collect();
+    let mut work = store.begin(&nothing).await.unwrap();
     let mut requests: Vec<Request> = work.take_known().into_iter().flat_map(|known| known.requests).collect();
     requests.sort_unstable_by(|a, b| a.record.key.cmp(&b.record.key));
     drop(work);

@@ -15,9 +15,9 @@ use expect_test::Expect;
 
 use super::{AssembleConfig, Resolution, Resolver};
 use crate::domain::call::{Call, Usage};
+use crate::domain::facts::{FactsBuilder, Field};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::record::Request;
-use crate::domain::facts::{FactsBuilder, Field};
 use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
