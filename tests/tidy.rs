@@ -180,6 +180,10 @@ fn tables(database: &str) -> BTreeMap<String, Vec<String>> {
                 (["ALTER", "TABLE", table, "ADD", "COLUMN", column, ..], _) => {
                     tables.entry((*table).to_owned()).or_default().push((*column).to_owned());
                 }
+                // In SQLite a table of one column and one row.
+                (["CREATE", "SEQUENCE", sequence, ..], _) => {
+                    tables.entry((*sequence).to_owned()).or_default().push("last_value".to_owned());
+                }
                 _ if line.starts_with(')') => open = None,
                 ([column, ..], Some(table)) if !NO_COLUMN.contains(column) && *column != "--" => {
                     tables.entry(table.clone()).or_default().push((*column).to_owned());

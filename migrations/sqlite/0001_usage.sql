@@ -40,6 +40,12 @@ CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at
 CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
 CREATE INDEX usage_records_by_change ON usage_records (change_seq);
 
+-- The last change_seq that was given: never again, even if its row is deleted.
+CREATE TABLE usage_records_change_seq (
+    last_value INTEGER NOT NULL
+);
+INSERT INTO usage_records_change_seq VALUES (0);
+
 -- One row per call of a model. request_span_id is null while its request is unknown.
 CREATE TABLE llm_calls (
     started_at TEXT NOT NULL,

@@ -38,8 +38,6 @@ pub(super) enum UsageError {
     Time { name: &'static str, value: String },
     #[error("`{name}` is not one of {known}")]
     Choice { name: &'static str, known: &'static str },
-    #[error("a summary by model cannot be narrowed to a user or an endpoint")]
-    NotOfCalls,
     #[error("the database cannot be read now")]
     Database(#[from] PersistError),
     #[error("the records could not be written as CSV")]
@@ -49,7 +47,7 @@ pub(super) enum UsageError {
 impl IntoResponse for UsageError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Time { .. } | Self::Choice { .. } | Self::NotOfCalls => StatusCode::BAD_REQUEST,
+            Self::Time { .. } | Self::Choice { .. } => StatusCode::BAD_REQUEST,
             Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -86,9 +84,6 @@ pub(super) async fn summary(
         Some("day") => Group::Day,
         Some(_) => return Err(UsageError::Choice { name: "by", known: "user, model, endpoint, day" }),
     };
-    if group == Group::Model && (query.user.is_some() || query.endpoint.is_some()) {
-        return Err(UsageError::NotOfCalls);
-    }
     let rows = handles.store.summary(group, &query.filter()?).await?;
     Ok(Json(serde_json::json!({"summary": rows})).into_response())
 }

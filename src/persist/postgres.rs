@@ -1,18 +1,22 @@
 //! Postgres: the pool, and how a statement over many rows is put to it.
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Postgres};
 
 use super::PersistError;
 use super::value::{Kind, Row, Stored, Value};
 
+/// How long a connection is waited for before the database counts as unreachable.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// While one transaction waits for the database, another can be made ready.
 pub(super) const WRITERS: usize = 2;
 /// Those that write and some that answer questions; a database is shared by many instances.
 const CONNECTIONS: u32 = 6;
 
 pub(super) async fn open(url: &str) -> Result<PgPool, PersistError> {
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).connect(url).await?;
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE).connect(url).await?;
     sqlx::migrate!("./migrations/postgres").run(&pool).await.map_err(PersistError::Migration)?;
     Ok(pool)
 }

@@ -192,6 +192,15 @@ const CALL_SUMS: &str = "COUNT(DISTINCT trace_id || tenant || COALESCE(request_s
     COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
     COUNT(CASE WHEN usage = 'reported' AND cost_nanousd IS NULL THEN 1 END), AVG(duration_ms)";
 
+/// What the record of a call says in this column. The record without a request is the only one of its trace and tenant.
+fn of_record(column: &str) -> String {
+    format!(
+        "(SELECT r.{column} FROM usage_records r WHERE r.trace_id = llm_calls.trace_id AND r.tenant = llm_calls.tenant \
+         AND (r.span_id = llm_calls.request_span_id \
+         OR (llm_calls.request_span_id IS NULL AND r.endpoint IS NULL AND r.method IS NULL))) ="
+    )
+}
+
 /// A WHERE clause in the making.
 #[derive(Default)]
 struct Conditions {
@@ -207,9 +216,11 @@ impl Conditions {
         self.of_both(filter);
     }
 
-    /// Calls know neither user nor endpoint.
+    /// Calls know neither user nor endpoint, but their records do.
     fn of_calls(&mut self, filter: &RecordFilter) {
         self.add("COALESCE(response_model, request_model) =", filter.model.as_deref().map(Value::text));
+        self.add(&of_record("user_id"), filter.user.as_deref().map(Value::text));
+        self.add(&of_record("endpoint"), filter.endpoint.as_deref().map(Value::text));
         self.of_both(filter);
     }
 

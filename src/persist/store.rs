@@ -1,7 +1,6 @@
 //! The open store and a transaction on it: where the two databases differ, they differ here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Sqlite, Transaction};
@@ -22,8 +21,6 @@ pub enum Store {
 pub struct SqliteStore {
     pools: sqlite::Pools,
     holder: Arc<str>,
-    /// The last `change_seq` given, kept so that it never goes back while rows are deleted.
-    last_change: Arc<AtomicI64>,
 }
 
 #[derive(Clone)]
@@ -38,7 +35,7 @@ impl Store {
         let holder: Arc<str> = holder.into();
         if url.starts_with("sqlite:") {
             let pools = sqlite::Pools::open(url).await?;
-            return Ok(Self::Sqlite(SqliteStore { pools, holder, last_change: Arc::default() }));
+            return Ok(Self::Sqlite(SqliteStore { pools, holder }));
         }
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             return Ok(Self::Postgres(PostgresStore { pool: postgres::open(url).await?, holder }));
@@ -55,7 +52,7 @@ impl Store {
         let (tx, holder) = match self {
             Self::Sqlite(store) => {
                 let tx = store.pools.writer.begin_with("BEGIN IMMEDIATE").await?;
-                (Tx::Sqlite(tx, Arc::clone(&store.last_change)), &store.holder)
+                (Tx::Sqlite(tx), &store.holder)
             }
             Self::Postgres(store) => (Tx::Postgres(store.pool.begin().await?), &store.holder),
         };
@@ -110,7 +107,7 @@ impl Store {
 }
 
 pub(super) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>, Arc<AtomicI64>),
+    Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -118,7 +115,7 @@ impl Tx {
     /// Runs one statement over many rows; `{rows}` in it stands for them.
     pub async fn bulk(&mut self, sql: &str, kinds: &[Kind], rows: Vec<Vec<Value>>) -> Result<Vec<Row>, PersistError> {
         let found = match self {
-            Self::Sqlite(tx, _) => sqlite::bulk(tx, sql, rows).await,
+            Self::Sqlite(tx) => sqlite::bulk(tx, sql, rows).await,
             Self::Postgres(tx) => postgres::bulk(tx, sql, kinds, rows).await,
         };
         Ok(found?)
@@ -127,7 +124,7 @@ impl Tx {
     /// What a SELECT of rows that are about to be written ends in. SQLite has one writer and needs nothing.
     pub fn lock(&self) -> &'static str {
         match self {
-            Self::Sqlite(..) => "",
+            Self::Sqlite(_) => "",
             Self::Postgres(_) => " FOR UPDATE",
         }
     }
@@ -137,17 +134,18 @@ impl Tx {
         if how_many == 0 {
             return Ok(Vec::new());
         }
-        let most = i64::try_from(how_many).unwrap_or(i64::MAX);
+        let how_many = i64::try_from(how_many).unwrap_or(i64::MAX);
+        let values = [Value::Int(how_many)];
         match self {
-            Self::Sqlite(tx, last) => {
-                let found = sqlite::fetch(&mut **tx, "SELECT MAX(change_seq) FROM usage_records", &[]).await?;
-                let stored = found.first().map_or(Ok(0), |row| row.int(0))?;
-                let last = last.fetch_max(stored, Ordering::Relaxed).max(stored);
-                Ok((last + 1..=last + most).collect())
+            Self::Sqlite(tx) => {
+                let sql = "UPDATE usage_records_change_seq SET last_value = last_value + $1 RETURNING last_value";
+                let found = sqlite::fetch(&mut **tx, sql, &values).await?;
+                let last = found.first().map_or(Ok(0), |row| row.int(0))?;
+                Ok((last - how_many + 1..=last).collect())
             }
             Self::Postgres(tx) => {
                 let sql = "SELECT nextval('usage_records_change_seq') FROM generate_series(1, $1)";
-                let found = postgres::fetch(&mut **tx, sql, &[Value::Int(most)]).await?;
+                let found = postgres::fetch(&mut **tx, sql, &values).await?;
                 let mut numbers = found.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?;
                 numbers.sort_unstable();
                 Ok(numbers)
@@ -155,14 +153,9 @@ impl Tx {
         }
     }
 
-    /// `last_change` is the greatest number that was given, if any was.
-    pub async fn commit(self, last_change: Option<i64>) -> Result<(), PersistError> {
+    pub async fn commit(self) -> Result<(), PersistError> {
         match self {
-            Self::Sqlite(tx, last) => {
-                // Before the commit: a number that was skipped harms nobody, one given twice would.
-                last.fetch_max(last_change.unwrap_or(0), Ordering::Relaxed);
-                tx.commit().await?;
-            }
+            Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())

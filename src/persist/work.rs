@@ -62,15 +62,15 @@ impl<'p> Work<'p> {
     /// accounts, all or nothing. On `Unreachable` begin anew: what is known may have changed.
     pub async fn commit(mut self, changes: &[Change], now: Timestamp) -> Result<(), PersistError> {
         let all: Vec<&Change> = self.fresh.iter().copied().chain(changes).collect();
-        let last_change = self.write_records(&all, now).await?;
+        self.write_records(&all, now).await?;
         self.write_calls(&all).await?;
         self.write_extracts(changes).await?;
         let rewrites = all.iter().copied().flat_map(rewrites).collect();
         accounts::settle(&mut self.tx, rewrites, now).await?;
-        self.tx.commit(last_change).await
+        self.tx.commit().await
     }
 
-    async fn write_records(&mut self, changes: &[&Change], now: Timestamp) -> Result<Option<i64>, PersistError> {
+    async fn write_records(&mut self, changes: &[&Change], now: Timestamp) -> Result<(), PersistError> {
         let before = changes.iter().flat_map(|change| &change.before).map(|request| rows::of_record(&request.record));
         let after = changes.iter().flat_map(|change| &change.after).map(|request| rows::of_record(&request.record));
         let (gone, mut written) = difference(before, after);
@@ -88,8 +88,7 @@ impl<'p> Work<'p> {
         let columns = format!("{}, plan, revision, change_seq, created_at, updated_at", rows::RECORD_COLUMNS);
         let updated = columns.replace(", revision", "").replace(", created_at", "");
         let sql = upsert("usage_records", &columns, &updated, ", revision = usage_records.revision + 1");
-        self.tx.bulk(&sql, rows::RECORD_KINDS, written).await?;
-        Ok(numbers.last().copied())
+        self.tx.bulk(&sql, rows::RECORD_KINDS, written).await.map(drop)
     }
 
     async fn write_calls(&mut self, changes: &[&Change]) -> Result<(), PersistError> {

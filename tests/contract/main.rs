@@ -1,8 +1,10 @@
 //! One suite over every store: what is written is read back, amended, taken back and counted the same in each.
 #![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test stops at the first surprise")]
 
+mod faults;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod readings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +42,13 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     a_new_month_closes_the_period(&store).await;
     a_user_learnt_late_gets_an_account(&store).await;
     two_stores_write_one_trace_after_each_other(&store, &Store::open(url, "two").await.unwrap()).await;
+    two_stores_open_one_account(&store, &Store::open(url, "two").await.unwrap()).await;
     waiting_traces_come_due(&store).await;
+    readings::calls_come_back_as_they_were(&store).await;
+    readings::summaries_are_sums_of_what_they_name(&store).await;
+    readings::a_number_of_a_change_is_never_given_again(&store, url).await;
+    faults::a_refused_write_leaves_nothing_and_can_be_done_again(&store, url).await;
+    faults::an_extract_of_another_version_is_never_overwritten(&store, url).await;
     accounts_stay_the_sum_of_their_records(&store).await;
     a_batch_of_many_traces(&store).await;
     for group in [Group::User, Group::Model, Group::Endpoint, Group::Day] {
@@ -183,6 +191,16 @@ async fn two_stores_write_one_trace_after_each_other(one: &Store, two: &Store) {
     tokio::join!(more(1), more(2));
     assert_eq!(rows(one, 6).await[0].total_tokens, 3);
     assert_eq!(account(one, "kim").await, "1 requests, 3 tokens, 3 n$ since 2026-05-01, 0 resets");
+}
+
+/// Both see the user for the first time.
+async fn two_stores_open_one_account(one: &Store, two: &Store) {
+    let both = [(10, one), (11, two)].map(|(trace, store)| async move {
+        write(store, trace, vec![request(trace, Some("tom"), "2026-05-19T10:00:00Z", &[u64::from(trace)])]).await;
+    });
+    let [first, second] = both;
+    tokio::join!(first, second);
+    assert_eq!(account(one, "tom").await, "2 requests, 21 tokens, 21 n$ since 2026-05-01, 0 resets");
 }
 
 async fn waiting_traces_come_due(store: &Store) {

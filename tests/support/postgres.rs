@@ -35,9 +35,20 @@ impl Postgres {
             "--locale=C",
             "--no-sync",
         ]));
-        let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories=''");
-        run(started.tool("pg_ctl").args(["-D", &data, "-w", "-l", &format!("{data}.log"), "-o", &options, "start"]));
+        started.resume();
         started
+    }
+
+    /// Starts the server again after `halt`.
+    pub fn resume(&self) {
+        let (data, port) = (self.data(), self.port);
+        let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories=''");
+        run(self.tool("pg_ctl").args(["-D", &data, "-w", "-l", &format!("{data}.log"), "-o", &options, "start"]));
+    }
+
+    /// Ends the server as a crash would: every connection is cut, every open transaction is gone.
+    pub fn halt(&self) {
+        run(self.tool("pg_ctl").args(["-D", &self.data(), "-m", "immediate", "stop"]));
     }
 
     /// The URL of a new, empty database.
