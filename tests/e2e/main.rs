@@ -8,7 +8,9 @@ mod captures;
 mod client;
 mod clients;
 #[path = "../support/postgres.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod postgres;
 #[path = "../support/tacho.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod tacho_process;
 mod truth;

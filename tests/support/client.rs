@@ -142,16 +142,16 @@ fn said_json(body: &serde_json::Value) -> String {
 pub struct Call {
     path: &'static str,
     encoding: Option<&'static str>,
-    frames: Vec<u8>,
+    frames: Bytes,
 }
 
 pub fn call(message: impl AsRef<[u8]>) -> Call {
-    Call { path: TRACES, encoding: None, frames: frame(0, message.as_ref()) }
+    Call { path: TRACES, encoding: None, frames: frame(0, message.as_ref()).into() }
 }
 
 /// A call whose message says that it is compressed.
 pub fn compressed(encoding: &'static str, message: impl AsRef<[u8]>) -> Call {
-    Call { path: TRACES, encoding: Some(encoding), frames: frame(1, message.as_ref()) }
+    Call { path: TRACES, encoding: Some(encoding), frames: frame(1, message.as_ref()).into() }
 }
 
 fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
@@ -167,32 +167,62 @@ impl Call {
 
     /// These bytes in the place of a framed message.
     pub fn frames(mut self, frames: impl Into<Vec<u8>>) -> Self {
-        self.frames = frames.into();
+        self.frames = frames.into().into();
         self
     }
 
     /// Sends it over a connection of its own; the answer on one line.
     pub async fn send(&self, address: SocketAddr) -> String {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        Channel::open(address).await.unwrap().send(self).await.unwrap()
+    }
+}
+
+/// A gRPC connection that takes one call after the other.
+pub struct Channel {
+    address: SocketAddr,
+    sender: h2::client::SendRequest<Bytes>,
+    _driver: JoinSet<Result<(), h2::Error>>,
+}
+
+impl Channel {
+    pub async fn open(address: SocketAddr) -> Result<Self, Cut> {
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        let (sender, connection) = h2::client::handshake(tcp).await?;
         let mut driver = JoinSet::new();
         driver.spawn(connection);
-        let mut request = http::Request::post(format!("http://{address}{}", self.path))
+        Ok(Self { address, sender, _driver: driver })
+    }
+
+    /// The answer on one line.
+    pub async fn send(&mut self, call: &Call) -> Result<String, Cut> {
+        let mut request = http::Request::post(format!("http://{}{}", self.address, call.path))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        if let Some(encoding) = self.encoding {
+        if let Some(encoding) = call.encoding {
             request = request.header("grpc-encoding", encoding);
         }
-        let (response, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
-        body.send_data(Bytes::from(self.frames.clone()), true).unwrap();
-        let (head, mut data) = response.await.unwrap().into_parts();
+        let (response, mut body) = self.sender.send_request(request.body(()).unwrap(), false)?;
+        body.send_data(call.frames.clone(), true)?;
+        let (head, mut data) = response.await?.into_parts();
         let mut message = Vec::new();
         while let Some(chunk) = data.data().await {
-            message.extend_from_slice(&chunk.unwrap());
+            let chunk = chunk?;
+            data.flow_control().release_capacity(chunk.len())?;
+            message.extend_from_slice(&chunk);
         }
-        let trailers = data.trailers().await.unwrap().unwrap_or_default();
-        line(head.status, &head.headers, &trailers, &message)
+        let trailers = data.trailers().await?.unwrap_or_default();
+        Ok(line(head.status, &head.headers, &trailers, &message))
     }
+}
+
+/// The connection ended before the answer did.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    #[error("connection")]
+    Io(#[from] std::io::Error),
+    #[error("HTTP/2")]
+    H2(#[from] h2::Error),
 }
 
 fn line(http: http::StatusCode, headers: &HeaderMap, trailers: &HeaderMap, message: &[u8]) -> String {
