@@ -22,7 +22,7 @@ fn bodies(capture: &str) -> (Vec<Vec<u8>>, u64) {
         .filter(is_body)
         .map(|path| std::fs::read(path).expect("a readable body"))
         .collect();
-    let spans = |body: &Vec<u8>| read_protobuf(body, &rules()).map_or(0, |batch| batch.spans.len() as u64);
+    let spans = |body: &Vec<u8>| read_protobuf(body, &rules()).map_or(0, |batch| batch.extract.len() as u64);
     let count = bodies.iter().map(spans).sum();
     (bodies, count)
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::assemble::AssembleConfig;
 use crate::ingest::IngestConfig;
+use crate::journal::JournalConfig;
 use crate::persist::DatabaseConfig;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -17,6 +18,7 @@ pub struct Config {
     pub listen: ListenConfig,
     pub database: DatabaseConfig,
     pub ingest: IngestConfig,
+    pub journal: JournalConfig,
     pub assemble: AssembleConfig,
     pub prices: PricesConfig,
     pub privacy: PrivacyConfig,
@@ -30,6 +32,7 @@ impl Default for Config {
             listen: ListenConfig::default(),
             database: DatabaseConfig::default(),
             ingest: IngestConfig::default(),
+            journal: JournalConfig::default(),
             assemble: AssembleConfig::default(),
             prices: PricesConfig::default(),
             privacy: PrivacyConfig::default(),

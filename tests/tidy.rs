@@ -15,9 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("cli", &["app", "config", "persist", "telemetry"]),
     ("app", EVERYTHING),
-    ("config", &["assemble", "ingest", "persist"]),
+    ("config", &["assemble", "ingest", "journal", "persist"]),
     ("domain", &[]),
     ("ingest", &["telemetry"]),
+    ("journal", &["telemetry"]),
     ("assemble", &["telemetry"]),
     ("price", &["telemetry"]),
     ("persist", &["telemetry"]),
@@ -27,7 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Its section, which `config` declares.
     ("telemetry", &["config"]),
 ];
-const EVERYTHING: &[&str] = &["api", "assemble", "config", "ingest", "metrics", "persist", "price", "telemetry"];
+const EVERYTHING: &[&str] =
+    &["api", "assemble", "config", "ingest", "journal", "metrics", "persist", "price", "telemetry"];
 
 const MOST_LINES: usize = 500;
 

@@ -25,8 +25,8 @@ fuzz_target!(|body: &[u8]| {
 fn check(batch: &Batch, length: usize) {
     assert_eq!(batch.rejected.count == 0, batch.rejected.message().is_empty());
     // Each span, taken or rejected, is at least `{}` or `[]`.
-    assert!((batch.spans.len() as u64 + batch.rejected.count) * 2 <= length as u64);
-    for received in &batch.spans {
+    assert!((batch.extract.len() as u64 + batch.rejected.count) * 2 <= length as u64);
+    for received in batch.extract.spans() {
         let span = &received.span;
         assert!(span.start.0 > 0 && span.start <= span.end && span.start <= Timestamp::LATEST);
         // Every fact is cut: a name at 256 bytes, the one message at 1024.

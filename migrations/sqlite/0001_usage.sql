@@ -118,3 +118,18 @@ CREATE TABLE account_resets (
     cost_used_nanousd INTEGER NOT NULL,
     PRIMARY KEY (tenant, user_id, period_started_at)
 ) WITHOUT ROWID;
+
+-- How far each journal is in the database: what came before this frame is written and needed no longer.
+CREATE TABLE journal_checkpoints (
+    journal TEXT NOT NULL PRIMARY KEY,
+    needed_lsn INTEGER NOT NULL,
+    updated_at TEXT NOT NULL
+);
+
+-- Traces that the database would not take, set aside with the reason so that the others could go on.
+CREATE TABLE dead_letters (
+    trace_id TEXT NOT NULL PRIMARY KEY,
+    reason TEXT NOT NULL,
+    extract BLOB NOT NULL,
+    created_at TEXT NOT NULL
+);

@@ -3,8 +3,7 @@
 mod usage;
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
@@ -20,9 +19,10 @@ use crate::persist::Store;
 pub struct Handles {
     /// The whole registry as text.
     pub metrics: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
-    pub store: Store,
-    /// False once the drain began.
-    pub ready: Arc<AtomicBool>,
+    /// There once the database could be opened.
+    pub store: Arc<OnceLock<Store>>,
+    /// Why no spans are taken now, if so.
+    pub not_ready: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>,
 }
 
 /// Serves until `stop` ends.
@@ -50,9 +50,8 @@ async fn metrics(State(handles): State<Handles>) -> Response {
 }
 
 async fn ready(State(handles): State<Handles>) -> Response {
-    if handles.ready.load(Ordering::Relaxed) {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    match (handles.not_ready)() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Handles;
 use crate::domain::time::Timestamp;
-use crate::persist::{Group, Page, PersistError, RecordFilter, RecordRow};
+use crate::persist::{Group, Page, PersistError, RecordFilter, RecordRow, Store};
 
 /// Most records in one answer.
 const LARGEST_PAGE: u32 = 1_000;
@@ -40,6 +40,8 @@ pub(super) enum UsageError {
     Choice { name: &'static str, known: &'static str },
     #[error("the database cannot be read now")]
     Database(#[from] PersistError),
+    #[error("the database could not be opened yet")]
+    NotOpen,
     #[error("the records could not be written as CSV")]
     Csv,
 }
@@ -48,10 +50,16 @@ impl IntoResponse for UsageError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::Time { .. } | Self::Choice { .. } => StatusCode::BAD_REQUEST,
-            Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(_) | Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(serde_json::json!({"title": self.to_string(), "status": status.as_u16()}))).into_response()
+    }
+}
+
+impl Handles {
+    fn store(&self) -> Result<&Store, UsageError> {
+        self.store.get().ok_or(UsageError::NotOpen)
     }
 }
 
@@ -61,7 +69,7 @@ pub(super) async fn records(
 ) -> Result<Response, UsageError> {
     let limit = query.limit.unwrap_or(100).clamp(1, LARGEST_PAGE);
     let page = Page { after: query.after, limit };
-    let rows = handles.store.records(&query.filter()?, page).await?;
+    let rows = handles.store()?.records(&query.filter()?, page).await?;
     match query.format.as_deref() {
         None | Some("json") => {
             // A full page may have a next one.
@@ -84,7 +92,7 @@ pub(super) async fn summary(
         Some("day") => Group::Day,
         Some(_) => return Err(UsageError::Choice { name: "by", known: "user, model, endpoint, day" }),
     };
-    let rows = handles.store.summary(group, &query.filter()?).await?;
+    let rows = handles.store()?.summary(group, &query.filter()?).await?;
     Ok(Json(serde_json::json!({"summary": rows})).into_response())
 }
 

@@ -7,34 +7,53 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::{BATCH, now};
+use super::flow::{BATCH, Batch};
+use super::progress::Progress;
+use super::{AppError, now};
 use crate::assemble::{Closed, Resolver};
 use crate::domain::call::{Call, Cost, Usage};
 use crate::domain::ids::TraceId;
+use crate::domain::lsn::Lsn;
 use crate::domain::record::{Request, Totals};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::persist::{Change, Known, PersistError, Store};
+use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
 use crate::price::{PriceBook, Priced};
 
-/// How often the store is asked for traces that have waited long enough.
+/// How often the store is asked for traces that have waited long enough, and told how far the journal is.
 const DUE_EVERY: Duration = Duration::from_secs(1);
-/// Between two attempts while the database is away.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Between attempts: longer each time, and never quite the same, so that many instances do not come at once.
+#[derive(Default)]
+pub(super) struct Pause(u32);
+
+impl Pause {
+    const FIRST_MILLIS: u64 = 100;
+    const LONGEST_MILLIS: u64 = 5_000;
+
+    pub async fn wait(&mut self) {
+        let whole = (Self::FIRST_MILLIS << self.0.min(10)).min(Self::LONGEST_MILLIS);
+        self.0 += 1;
+        let jitter = now().0 % (whole / 2);
+        tokio::time::sleep(Duration::from_millis(whole - jitter)).await;
+    }
+}
 
 pub(super) struct Writer {
     pub store: Store,
+    pub journal: Journal,
     pub resolver: Resolver,
     pub book: PriceBook,
     pub metrics: Arc<Metrics>,
     pub max_age: Duration,
+    pub progress: Arc<Progress>,
 }
 
 impl Writer {
     /// Writes until the channel closes; then whatever still waits for its request gets its last word.
-    pub async fn run(self, batches: mpsc::Receiver<Vec<Closed>>) {
+    pub async fn run(self, batches: mpsc::Receiver<Batch>) -> Result<(), AppError> {
         let (writer, batches) = (Arc::new(self), Arc::new(Mutex::new(batches)));
         let mut hands = JoinSet::new();
         for _ in 0..writer.store.writers() {
@@ -42,45 +61,86 @@ impl Writer {
         }
         let mut tick = tokio::time::interval(DUE_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = Lsn(0);
         loop {
             tokio::select! {
                 hand = hands.join_next() => match hand {
-                    Some(ended) => ended.expect("a writer never panics and is never cancelled"),
+                    Some(ended) => ended.map_err(|_| AppError::Stage)?,
                     None => break,
                 },
-                _ = tick.tick() => writer.write_due(false).await,
+                _ = tick.tick() => {
+                    writer.write_due(false).await;
+                    writer.tell_progress(&mut told).await;
+                }
             }
         }
         writer.write_due(true).await;
+        writer.tell_progress(&mut told).await;
         writer.store.close().await;
+        Ok(())
     }
 
-    async fn work_off(self: Arc<Self>, batches: Arc<Mutex<mpsc::Receiver<Vec<Closed>>>>) {
+    async fn work_off(self: Arc<Self>, batches: Arc<Mutex<mpsc::Receiver<Batch>>>) {
         let next = || async { batches.lock().await.recv().await };
         while let Some(batch) = next().await {
             self.write(batch).await;
         }
     }
 
-    async fn write(&self, batch: Vec<Closed>) {
+    /// The journal can let go of what is in the database, and the start after this one need not read it.
+    async fn tell_progress(&self, told: &mut Lsn) {
+        let needed = self.progress.needed();
+        if needed > *told {
+            let checkpoint = Checkpoint { journal: Arc::clone(self.journal.id()), needed };
+            match self.store.write_checkpoint(&checkpoint, now()).await {
+                Ok(()) => *told = needed,
+                Err(error) => return tracing::debug!(error = chain(&error), "checkpoint not written"),
+            }
+        }
+        self.journal.trim(*told);
+    }
+
+    async fn write(&self, Batch { closed, ticket }: Batch) {
         let now = now();
-        let mut proposed: Vec<Change> = batch.into_iter().map(|closed| self.proposal(closed, now)).collect();
+        let mut proposed: Vec<Change> = closed.into_iter().map(|closed| self.proposal(closed, now)).collect();
         proposed.sort_unstable_by_key(|change| change.trace_id);
-        // Halved where the database refuses, until the one trace it will not take stands alone.
-        let mut parts = vec![&*proposed];
-        while let Some(part) = parts.pop() {
-            match self.persist(part, false).await {
-                Ok(()) => {}
-                Err(error) if part.len() > 1 => {
-                    tracing::debug!(error = chain(&error), "batch refused; halved");
-                    let (left, right) = part.split_at(part.len() / 2);
-                    parts.extend([right, left]);
-                }
-                Err(error) => {
-                    tracing::error!(error = chain(&error), "trace refused by the database");
-                    self.metrics.lost("persist", "refused", 1);
+        // True once the whole batch is written, and so part of the same transaction if that is one.
+        let needed = self.progress.needed_without(&ticket);
+        let checkpoint = Checkpoint { journal: Arc::clone(self.journal.id()), needed };
+        match self.persist(&proposed, false, Some(&checkpoint)).await {
+            Ok(()) => self.journal.trim(needed),
+            Err(error) => self.write_apart(&proposed, error).await,
+        }
+        self.progress.written(ticket);
+    }
+
+    /// Halves what the database refuses, until the one trace it will not take stands alone; that is set aside.
+    async fn write_apart(&self, proposed: &[Change], refusal: PersistError) {
+        let mut parts = vec![(proposed, refusal)];
+        while let Some((part, refusal)) = parts.pop() {
+            let (left, right) = part.split_at(part.len() / 2);
+            if left.is_empty() {
+                right.iter().for_each(|change| tracing::error!(trace = %change.trace_id, error = chain(&refusal), "trace refused by the database"));
+                self.set_aside(right, &refusal).await;
+                continue;
+            }
+            for half in [left, right] {
+                if let Err(error) = self.persist(half, false, None).await {
+                    parts.push((half, error));
                 }
             }
+        }
+    }
+
+    /// Where even that is not taken, it is the database that is at fault and not the trace.
+    async fn set_aside(&self, refused: &[Change], refusal: &PersistError) {
+        for change in refused {
+            let mut pause = Pause::default();
+            while let Err(error) = self.store.set_aside(change, &chain(refusal), now()).await {
+                tracing::error!(error = chain(&error), "refused trace not set aside");
+                pause.wait().await;
+            }
+            self.metrics.set_aside();
         }
     }
 
@@ -97,25 +157,30 @@ impl Writer {
                 return;
             }
             due.sort_unstable();
-            let no_news = |trace_id| Change::nothing(trace_id, now);
-            if let Err(error) = self.persist(&due.into_iter().map(no_news).collect::<Vec<_>>(), true).await {
-                return tracing::error!(error = chain(&error), "waiting traces not written");
+            let no_news: Vec<Change> = due.into_iter().map(|trace_id| Change::nothing(trace_id, now)).collect();
+            // Read again in a second: nothing is lost when this fails, and new traces must not wait for it.
+            if let Err(error) = self.attempt(&no_news, true, None).await {
+                return tracing::warn!(error = chain(&error), "waiting traces not written");
             }
         }
     }
 
     /// Tries until the database has taken it or refused it.
-    async fn persist(&self, proposed: &[Change], last_word: bool) -> Result<(), PersistError> {
-        let mut pause = FIRST_PAUSE;
+    async fn persist(
+        &self,
+        proposed: &[Change],
+        last_word: bool,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), PersistError> {
+        let mut pause = Pause::default();
         loop {
-            match self.attempt(proposed, last_word).await {
-                Err(PersistError::Unreachable(error)) => {
+            match self.attempt(proposed, last_word, checkpoint).await {
+                Err(error) if error.passes() => {
                     if self.metrics.persist_up.get() == 1 {
-                        tracing::warn!(%error, "database away; holding what comes");
+                        tracing::warn!(error = chain(&error), "database away; the journal holds what comes");
                     }
                     self.metrics.persist_up.set(0);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause.wait().await;
                 }
                 other => {
                     if self.metrics.persist_up.get() == 0 {
@@ -128,7 +193,12 @@ impl Writer {
         }
     }
 
-    async fn attempt(&self, proposed: &[Change], last_word: bool) -> Result<(), PersistError> {
+    async fn attempt(
+        &self,
+        proposed: &[Change],
+        last_word: bool,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), PersistError> {
         let mut work = self.store.begin(proposed).await?;
         let known = work.take_known();
         let now = now();
@@ -137,7 +207,7 @@ impl Writer {
             self.joined(&proposed[place.expect("only what was asked for is told")], known, last_word, now)
         };
         let changes: Vec<Change> = known.into_iter().map(joined).collect();
-        work.commit(&changes, now).await?;
+        work.commit(&changes, checkpoint, now).await?;
         let rewritten: FxHashMap<TraceId, &Change> = changes.iter().map(|change| (change.trace_id, change)).collect();
         for change in proposed {
             let change = rewritten.get(&change.trace_id).copied().unwrap_or(change);
@@ -148,7 +218,7 @@ impl Writer {
 
     /// What the trace becomes if nothing is known of it.
     fn proposal(&self, closed: Closed, now: Timestamp) -> Change {
-        let Closed { trace_id, trace, first_seen } = closed;
+        let Closed { trace_id, trace, first_seen, .. } = closed;
         let last_word = first_seen.plus(self.max_age) <= now;
         self.resolved(Change {
             trace: trace.joined(Trace::default()),

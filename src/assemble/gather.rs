@@ -2,21 +2,22 @@
 //! trace that is handed out too early costs a second look and nothing else.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap, btree_map};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use super::AssembleConfig;
 use crate::domain::ids::TraceId;
+use crate::domain::lsn::Lsn;
 use crate::domain::span::{Received, Span};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 
 /// Most open traces; beyond it the one that is due first is handed out early.
-const MOST_TRACES: usize = 200_000;
+const MOST_TRACES: usize = 100_000;
 /// Most bytes in open traces.
-const MOST_BYTES: usize = 64 << 20;
+const MOST_BYTES: usize = 24 << 20;
 /// What a trace costs beside its spans: its places in the map and in the heap.
 const TRACE_OVERHEAD: usize = 160;
 
@@ -27,9 +28,12 @@ pub struct Closed {
     pub trace: Trace,
     /// When its first span came.
     pub first_seen: Timestamp,
+    /// The frame in which its first span came.
+    pub since: Lsn,
 }
 
 struct Open {
+    since: Lsn,
     trace: Trace,
     first_seen: Timestamp,
     last_seen: Timestamp,
@@ -44,6 +48,8 @@ pub struct Gatherer {
     /// When to look at a trace; one entry an open trace. Spans that came since push it back when its time comes.
     due: BinaryHeap<Reverse<(Timestamp, TraceId)>>,
     bytes: usize,
+    /// How many open traces began in each frame.
+    since: BTreeMap<Lsn, usize>,
     most_traces: usize,
     most_bytes: usize,
 }
@@ -55,15 +61,26 @@ impl Gatherer {
 
     pub fn bounded(config: &AssembleConfig, most_traces: usize, most_bytes: usize) -> Self {
         let (open, due) = (FxHashMap::default(), BinaryHeap::new());
-        Self { quiet: config.quiet, max_age: config.max_age, open, due, bytes: 0, most_traces, most_bytes }
+        Self {
+            quiet: config.quiet,
+            max_age: config.max_age,
+            open,
+            due,
+            bytes: 0,
+            since: BTreeMap::new(),
+            most_traces,
+            most_bytes,
+        }
     }
 
-    pub fn add(&mut self, received: Received, now: Timestamp) {
+    /// Takes a span that came in this frame of the journal.
+    pub fn add(&mut self, received: Received, frame: Lsn, now: Timestamp) {
         let Received { trace_id, origin, span } = received;
         let open = self.open.entry(trace_id).or_insert_with(|| {
             self.due.push(Reverse((now.plus(self.quiet.min(self.max_age)), trace_id)));
             self.bytes += TRACE_OVERHEAD;
-            Open { trace: Trace::default(), first_seen: now, last_seen: now, bytes: TRACE_OVERHEAD }
+            *self.since.entry(frame).or_default() += 1;
+            Open { since: frame, trace: Trace::default(), first_seen: now, last_seen: now, bytes: TRACE_OVERHEAD }
         });
         let size = size_of::<Span>() + span.facts.size();
         open.trace.push(&origin, span);
@@ -99,6 +116,11 @@ impl Gatherer {
         self.close_due(Timestamp(u64::MAX), most)
     }
 
+    /// The first frame of all open traces.
+    pub fn oldest(&self) -> Option<Lsn> {
+        self.since.first_key_value().map(|(frame, _)| *frame)
+    }
+
     pub fn len(&self) -> usize {
         self.open.len()
     }
@@ -115,6 +137,12 @@ impl Gatherer {
     fn take(&mut self, trace_id: TraceId) -> Option<Closed> {
         let open = self.open.remove(&trace_id)?;
         self.bytes -= open.bytes;
-        Some(Closed { trace_id, trace: open.trace, first_seen: open.first_seen })
+        if let btree_map::Entry::Occupied(mut count) = self.since.entry(open.since) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(Closed { trace_id, trace: open.trace, first_seen: open.first_seen, since: open.since })
     }
 }

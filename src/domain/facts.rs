@@ -123,6 +123,15 @@ impl Facts {
         self.0.len()
     }
 
+    /// Takes the facts that `FactsBuilder::drain_into` wrote off the front of these bytes; `None` if none are there.
+    pub(super) fn split_from(rest: &mut &[u8]) -> Option<Self> {
+        let mut tail = *rest;
+        let length = usize::try_from(split_varint(&mut tail)?).ok()?;
+        let (packed, tail) = tail.split_at_checked(length)?;
+        *rest = tail;
+        is_packed(packed).then(|| Self(packed.into()))
+    }
+
     fn get(&self, wanted: Field) -> Option<Fact<'_>> {
         self.iter()
             .find(|(field, _)| *field >= wanted as u8)
@@ -162,6 +171,22 @@ fn split_varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// Whether these bytes are what `FactsBuilder` makes.
+fn is_packed(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    let mut last = None;
+    while !rest.is_empty() {
+        let Some((field, fact)) = split_fact(&mut rest) else { return false };
+        let is_text = |text: &[u8]| text.is_ascii() || std::str::from_utf8(text).is_ok();
+        let known = usize::from(field) < Field::COUNT && last.is_none_or(|last| last < field);
+        if !known || matches!(fact, Fact::Text(text) if !is_text(text)) {
+            return false;
+        }
+        last = Some(field);
+    }
+    true
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("not the packed facts of a span")]
 pub struct NoFacts;
@@ -169,20 +194,8 @@ pub struct NoFacts;
 impl TryFrom<ByteBuf> for Facts {
     type Error = NoFacts;
 
-    /// Checks what `FactsBuilder` guarantees.
     fn try_from(bytes: ByteBuf) -> Result<Self, NoFacts> {
-        let mut rest = &bytes[..];
-        let mut last = None;
-        while !rest.is_empty() {
-            let (field, fact) = split_fact(&mut rest).ok_or(NoFacts)?;
-            let is_text = |text| std::str::from_utf8(text).is_ok();
-            let known = usize::from(field) < Field::COUNT && last.is_none_or(|last| last < field);
-            if !known || matches!(fact, Fact::Text(text) if !is_text(text)) {
-                return Err(NoFacts);
-            }
-            last = Some(field);
-        }
-        Ok(Self(bytes.into_vec().into()))
+        if is_packed(&bytes) { Ok(Self(bytes.into_vec().into())) } else { Err(NoFacts) }
     }
 }
 
@@ -242,6 +255,14 @@ impl FactsBuilder {
         facts
     }
 
+    /// Appends what was collected, led by its length, and starts anew.
+    pub(super) fn drain_into(&mut self, bytes: &mut Vec<u8>) {
+        push_varint(bytes, self.packed.len() as u64);
+        bytes.extend_from_slice(&self.packed);
+        self.packed.clear();
+        self.last = None;
+    }
+
     #[inline]
     fn valid_text(&mut self, field: Field, text: &[u8]) {
         self.head(field, TEXT, text.len() as u64);
@@ -249,19 +270,23 @@ impl FactsBuilder {
     }
 
     #[inline]
-    fn head(&mut self, field: Field, kind: u8, mut number: u64) {
+    fn head(&mut self, field: Field, kind: u8, number: u64) {
         assert!(self.last.is_none_or(|last| last < field), "{field:?} comes out of order or twice");
         self.last = Some(field);
         if number < 0x80 {
             return self.packed.extend_from_slice(&[field as u8 | kind, number as u8]);
         }
         self.packed.push(field as u8 | kind);
-        while number >= 0x80 {
-            self.packed.push((number & 0x7f) as u8 | 0x80);
-            number >>= 7;
-        }
-        self.packed.push(number as u8);
+        push_varint(&mut self.packed, number);
     }
+}
+
+fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ impl SpanId {
         non_zero(bytes).map(Self)
     }
 
+    pub fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+
     /// Reads the 16 hex digits that `Display` writes, in either case.
     pub fn parse(text: &str) -> Option<Self> {
         unhex(text).and_then(|bytes: [u8; 8]| Self::from_bytes(&bytes))

@@ -2,8 +2,10 @@
 
 pub mod account;
 pub mod call;
+pub mod extract;
 pub mod facts;
 pub mod ids;
+pub mod lsn;
 pub mod money;
 pub mod record;
 pub mod span;

@@ -10,7 +10,7 @@ use super::{BadSpan, Batch, Rules};
 use crate::domain::call::Tokens;
 use crate::domain::facts::{Facts, FactsBuilder, Field};
 use crate::domain::ids::{SpanId, TraceId};
-use crate::domain::span::{Kind, Origin, Received, Span};
+use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::time::Timestamp;
 
 /// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
@@ -121,12 +121,16 @@ impl<'a> Extractor<'a> {
             self.hold(Field::InputWithoutCache, 0, Held::Number(1));
         }
         match self.span(head) {
-            Ok((trace_id, span)) => batch.push(Received { trace_id, origin: Arc::clone(origin), span }),
+            Ok((trace_id, span)) => {
+                self.collect();
+                batch.extract.push(origin, trace_id, &span, &mut self.facts);
+            }
             Err(bad) => batch.reject(bad, head.span_id),
         }
         self.taken = 0;
     }
 
+    /// Without its facts.
     fn span(&mut self, head: &Head<'a>) -> Result<(TraceId, Span), BadSpan> {
         let trace_id = TraceId::from_bytes(head.trace_id).ok_or(BadSpan::TraceId)?;
         let id = SpanId::from_bytes(head.span_id).ok_or(BadSpan::SpanId)?;
@@ -152,7 +156,7 @@ impl<'a> Extractor<'a> {
         if head.failed && self.rules.error_messages {
             self.hold_text(Field::ErrorMessage, head.message, LONGEST_MESSAGE);
         }
-        Ok((trace_id, Span { id, parent, kind, start, end, failed: head.failed, facts: self.facts() }))
+        Ok((trace_id, Span { id, parent, kind, start, end, failed: head.failed, facts: Facts::default() }))
     }
 
     fn hold_text(&mut self, field: Field, text: &'a str, longest: usize) {
@@ -172,7 +176,7 @@ impl<'a> Extractor<'a> {
         }
     }
 
-    fn facts(&mut self) -> Facts {
+    fn collect(&mut self) {
         let mut taken = self.taken;
         while taken != 0 {
             let position = taken.trailing_zeros() as usize;
@@ -183,7 +187,6 @@ impl<'a> Extractor<'a> {
                 Held::Printable(text) => self.facts.ascii(Field::ALL[position], text),
             }
         }
-        self.facts.take()
     }
 }
 

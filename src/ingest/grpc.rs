@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{BODY_TIMEOUT, Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
+use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -75,10 +75,10 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Export {
         let method = match self.signal {
             // The slot comes before the body is read, so that refusing costs nothing.
             Signal::Traces => match intake.slot() {
-                Ok(slot) => Method::Take(Some(slot)),
-                Err(overloaded) => {
-                    intake.refuse(Protocol::Grpc, Refused::from(Overloaded).label());
-                    let refusal = status(&overloaded.into()).into_http();
+                Ok(slot) => Method::Take(slot),
+                Err(why) => {
+                    intake.refuse(Protocol::Grpc, why.label());
+                    let refusal = status(&why.into()).into_http();
                     return Box::pin(async move { Ok(refusal) });
                 }
             },
@@ -128,8 +128,9 @@ fn refused(response: &http::Response<Body>) -> Option<&'static str> {
 }
 
 enum Method {
-    Take(Option<Slot>),
+    Take(Slot),
     Ignore(&'static str),
+    Answered,
 }
 
 struct Call {
@@ -139,25 +140,22 @@ struct Call {
 
 impl UnaryService<Bytes> for Call {
     type Response = Vec<u8>;
-    type Future = std::future::Ready<Result<Response<Vec<u8>>, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        std::future::ready(self.answer(&request.into_inner()).map(Response::new).map_err(|refused| status(&refused)))
-    }
-}
-
-impl Call {
-    fn answer(&mut self, body: &[u8]) -> Result<Vec<u8>, Refused> {
-        match &mut self.method {
-            Method::Take(slot) => {
-                let slot = slot.take().ok_or(Overloaded)?;
-                let rejected = self.intake.take(slot, Protocol::Grpc, body)?;
-                Ok(answer::success_protobuf(&rejected))
-            }
+        let (intake, body) = (self.intake.clone(), request.into_inner());
+        match std::mem::replace(&mut self.method, Method::Answered) {
+            Method::Take(slot) => Box::pin(async move {
+                match intake.take(slot, Protocol::Grpc, body).await {
+                    Ok(rejected) => Ok(Response::new(answer::success_protobuf(&rejected))),
+                    Err(refused) => Err(status(&refused)),
+                }
+            }),
             Method::Ignore(signal) => {
-                self.intake.ignore(signal);
-                Ok(answer::success_protobuf(&Rejected::default()))
+                intake.ignore(signal);
+                Box::pin(std::future::ready(Ok(Response::new(answer::success_protobuf(&Rejected::default())))))
             }
+            Method::Answered => Box::pin(std::future::ready(Err(Status::internal("a call is answered once")))),
         }
     }
 }
@@ -165,7 +163,7 @@ impl Call {
 fn status(refused: &Refused) -> Status {
     match refused {
         Refused::Malformed(_) => Status::invalid_argument(refused.to_string()),
-        Refused::Overloaded(_) => Status::with_error_details(
+        Refused::NotKept(_) => Status::with_error_details(
             Code::Unavailable,
             refused.to_string(),
             ErrorDetails::with_retry_info(Some(RETRY_AFTER)),

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tonic::Code;
 
 use super::inflate::{Encoding, InflateError};
-use super::{BODY_TIMEOUT, Intake, Overloaded, Protocol, RETRY_AFTER, Refused, Rejected, answer};
+use super::{BODY_TIMEOUT, Intake, NotKept, Protocol, RETRY_AFTER, Refused, Rejected, answer};
 
 /// Serves until `stop` ends, then finishes what was begun.
 pub async fn serve(
@@ -44,7 +44,7 @@ async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Respons
             failure(protocol, refusal)
         }
     };
-    if let Err(Refusal::Refused(Refused::Overloaded(_))) = answered {
+    if let Err(Refusal::Refused(Refused::NotKept(_))) = answered {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
     }
     response
@@ -87,9 +87,9 @@ impl Refusal {
     }
 }
 
-impl From<Overloaded> for Refusal {
-    fn from(overloaded: Overloaded) -> Self {
-        Self::Refused(overloaded.into())
+impl From<NotKept> for Refusal {
+    fn from(why: NotKept) -> Self {
+        Self::Refused(why.into())
     }
 }
 
@@ -98,8 +98,8 @@ async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Re
     // The slot comes before the body is read, so that refusing costs nothing.
     let slot = intake.slot()?;
     let body = read(intake, request.into_body()).await?;
-    let inflated = encoding.inflate(&body, intake.max_body)?;
-    Ok(intake.take(slot, protocol, &inflated)?)
+    let inflated = encoding.inflate(body, intake.max_body)?;
+    Ok(intake.take(slot, protocol, inflated).await?)
 }
 
 async fn read(intake: &Intake, body: Body) -> Result<bytes::Bytes, Refusal> {
@@ -142,7 +142,7 @@ fn success(protocol: Protocol, rejected: &Rejected) -> Response {
 
 fn failure(protocol: Protocol, refusal: &Refusal) -> Response {
     let (status, code) = match refusal {
-        Refusal::Refused(Refused::Overloaded(_)) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Refusal::Refused(Refused::NotKept(_)) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Refusal::Inflate(InflateError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
         Refusal::Slow => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
         Refusal::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument),

@@ -1,7 +1,8 @@
 //! Decompression with a lid: a body that would grow past the limit is refused when it reaches it, never inflated whole.
 
-use std::borrow::Cow;
 use std::io::Read;
+
+use bytes::Bytes;
 
 /// 8 MiB, what RFC 8878 asks decoders to support.
 const LARGEST_ZSTD_WINDOW_LOG: u32 = 23;
@@ -35,17 +36,17 @@ impl Encoding {
         }
     }
 
-    pub fn inflate(self, body: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, InflateError> {
+    pub fn inflate(self, body: Bytes, limit: usize) -> Result<Bytes, InflateError> {
         match self {
             Self::Identity if body.len() > limit => Err(InflateError::TooLarge { limit }),
-            Self::Identity => Ok(Cow::Borrowed(body)),
-            Self::Gzip => read_up_to(limit, flate2::read::MultiGzDecoder::new(body), "gzip"),
+            Self::Identity => Ok(body),
+            Self::Gzip => read_up_to(limit, flate2::read::MultiGzDecoder::new(&*body), "gzip"),
             // RFC 9110 means zlib, some senders mean the bare stream.
-            Self::Deflate if is_zlib(body) => read_up_to(limit, flate2::read::ZlibDecoder::new(body), "deflate"),
-            Self::Deflate => read_up_to(limit, flate2::read::DeflateDecoder::new(body), "deflate"),
+            Self::Deflate if is_zlib(&body) => read_up_to(limit, flate2::read::ZlibDecoder::new(&*body), "deflate"),
+            Self::Deflate => read_up_to(limit, flate2::read::DeflateDecoder::new(&*body), "deflate"),
             Self::Zstd => {
                 let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(body).map_err(|_| InflateError::Broken("zstd"))?;
+                    zstd::stream::read::Decoder::with_buffer(&*body).map_err(|_| InflateError::Broken("zstd"))?;
                 // The sender chooses the window, and the decoder would take up to 128 MiB for it.
                 decoder.window_log_max(LARGEST_ZSTD_WINDOW_LOG).map_err(|_| InflateError::Broken("zstd"))?;
                 read_up_to(limit, decoder, "zstd")
@@ -59,11 +60,11 @@ fn is_zlib(body: &[u8]) -> bool {
     matches!(body, [first, second, ..] if first & 0x0f == 8 && (u16::from(*first) << 8 | u16::from(*second)) % 31 == 0)
 }
 
-fn read_up_to<'a>(limit: usize, reader: impl Read, name: &'static str) -> Result<Cow<'a, [u8]>, InflateError> {
+fn read_up_to(limit: usize, reader: impl Read, name: &'static str) -> Result<Bytes, InflateError> {
     let mut inflated = Vec::new();
     let lid = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     reader.take(lid).read_to_end(&mut inflated).map_err(|_| InflateError::Broken(name))?;
-    if inflated.len() > limit { Err(InflateError::TooLarge { limit }) } else { Ok(Cow::Owned(inflated)) }
+    if inflated.len() > limit { Err(InflateError::TooLarge { limit }) } else { Ok(inflated.into()) }
 }
 
 #[cfg(test)]
@@ -92,8 +93,9 @@ mod tests {
             (Encoding::Deflate, bare.finish().unwrap()),
             (Encoding::Zstd, zstd::encode_all(&*text, 3).unwrap()),
         ] {
-            assert_eq!(encoding.inflate(&body, text.len()).unwrap(), text, "{encoding:?}");
-            assert_eq!(encoding.inflate(&body, text.len() - 1), Err(InflateError::TooLarge { limit: text.len() - 1 }));
+            let body = Bytes::from(body);
+            assert_eq!(encoding.inflate(body.clone(), text.len()).unwrap(), text, "{encoding:?}");
+            assert_eq!(encoding.inflate(body, text.len() - 1), Err(InflateError::TooLarge { limit: text.len() - 1 }));
         }
     }
 
@@ -101,14 +103,14 @@ mod tests {
     fn a_bomb_is_refused_at_the_lid() {
         let bomb = gzip(&vec![0; 64 << 20]);
         assert!(bomb.len() < 100_000);
-        assert_eq!(Encoding::Gzip.inflate(&bomb, 1 << 20), Err(InflateError::TooLarge { limit: 1 << 20 }));
+        assert_eq!(Encoding::Gzip.inflate(bomb.into(), 1 << 20), Err(InflateError::TooLarge { limit: 1 << 20 }));
     }
 
     #[test]
     fn broken_and_truncated_streams_are_named() {
-        let whole = gzip(b"spans");
-        assert_eq!(Encoding::Gzip.inflate(&whole[..whole.len() - 4], 99), Err(InflateError::Broken("gzip")));
-        assert_eq!(Encoding::Zstd.inflate(b"no zstd", 99), Err(InflateError::Broken("zstd")));
+        let whole = Bytes::from(gzip(b"spans"));
+        assert_eq!(Encoding::Gzip.inflate(whole.slice(..whole.len() - 4), 99), Err(InflateError::Broken("gzip")));
+        assert_eq!(Encoding::Zstd.inflate(Bytes::from_static(b"no zstd"), 99), Err(InflateError::Broken("zstd")));
         assert_eq!(Encoding::parse("gzip, zstd"), None);
     }
 }

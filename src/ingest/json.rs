@@ -29,6 +29,7 @@ pub(super) fn read(body: &[u8], rules: &Rules) -> Result<Batch, Malformed> {
         for scope_spans in resource_spans.scope_spans.iter().flatten() {
             let scope = scope_spans.scope.as_ref().and_then(|scope| scope.name.as_ref());
             let origin = resource.origin(scope.map_or("", |name| &name.0));
+            batch.comes_from(&origin);
             for span in scope_spans.spans.iter().flatten() {
                 let head = span.head(&mut extractor);
                 extractor.finish(&head, &origin, &mut batch);

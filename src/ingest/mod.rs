@@ -1,5 +1,5 @@
-//! The door for spans: OTLP over gRPC and HTTP, protobuf and JSON. It takes a slot in the queue, reads the body into usage
-//! extracts, hands them on and answers. It never keeps data of its own and never copies an attribute that is not on the list.
+//! The door for spans: OTLP over gRPC and HTTP, protobuf and JSON. It takes a slot, reads the body into a usage extract, has it
+//! kept and answers. It never keeps data of its own and never copies an attribute that is not on the list.
 
 mod answer;
 mod dialect;
@@ -10,17 +10,20 @@ mod inflate;
 mod json;
 mod wire;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use bytesize::ByteSize;
 use prometheus::IntCounterVec;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use dialect::Dialect;
 
-use crate::domain::span::Received;
+use crate::domain::extract::Extract;
+use crate::domain::span::Origin;
 
 /// The section `[ingest]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,10 +58,12 @@ impl Rules {
 }
 
 /// The spans of one body.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Batch {
-    pub spans: Vec<Received>,
+    pub extract: Extract,
     pub rejected: Rejected,
+    /// The services that spans came from, each once.
+    services: Vec<Arc<Origin>>,
 }
 
 /// The spans of a body that could not be taken.
@@ -73,8 +78,10 @@ pub struct Rejected {
 const MOST_NAMED: usize = 5;
 
 impl Batch {
-    fn push(&mut self, span: Received) {
-        self.spans.push(span);
+    fn comes_from(&mut self, origin: &Arc<Origin>) {
+        if self.services.iter().all(|known| known.service != origin.service) {
+            self.services.push(Arc::clone(origin));
+        }
     }
 
     fn reject(&mut self, bad: BadSpan, span_id: &[u8]) {
@@ -156,32 +163,53 @@ pub struct IngestMeters {
     pub seen: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Spans on their way, with the share of the queue's memory they hold.
-pub struct Delivery {
-    pub spans: Vec<Received>,
-    /// Given back when the spans were taken over.
-    pub held: OwnedSemaphorePermit,
+/// Keeps the extract of a body where it survives a crash; ends when it does.
+pub type Keep = Arc<dyn Fn(Vec<u8>) -> Pin<Box<dyn Future<Output = Result<(), NotKept>> + Send>> + Send + Sync>;
+
+/// Where extracts go.
+#[derive(Clone)]
+pub struct Keeper {
+    /// Whether there is room for more. Asked before a body is read.
+    pub has_room: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub keep: Keep,
 }
 
-/// Most deliveries in the queue, those being read included.
-const MOST_DELIVERIES: usize = 256;
-/// Most KiB of bodies whose spans wait in the queue.
-const MOST_KIB: usize = 64 * 1024;
+/// Most bodies read at a time.
+const MOST_BODIES: usize = 256;
+/// Most KiB of bodies that are being read or kept.
+const MOST_KIB: usize = 32 * 1024;
 /// When a client that was refused may come again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A body that is not here by then holds its slot no longer: exporters give up after ten seconds.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Full: the client keeps the data and comes again.
-#[derive(Debug, thiserror::Error)]
-#[error("too many spans wait to be stored; try again")]
-pub struct Overloaded;
+/// Why an extract was not kept. The client has the data still, and comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotKept {
+    #[error("too many bodies at a time; try again")]
+    Overloaded,
+    #[error("the journal is full until the database has caught up; try again")]
+    Full,
+    #[error("the journal cannot be written; it takes no more until a restart")]
+    Broken,
+}
+
+impl NotKept {
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::Full => "journal_full",
+            Self::Broken => "journal_broken",
+        }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error(transparent)]
-    Overloaded(#[from] Overloaded),
+    NotKept(#[from] NotKept),
     #[error("malformed body: {0}")]
     Malformed(#[from] Malformed),
 }
@@ -190,7 +218,7 @@ impl Refused {
     /// Metric label.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Overloaded(_) => "overloaded",
+            Self::NotKept(why) => why.label(),
             Self::Malformed(_) => "malformed",
         }
     }
@@ -199,7 +227,8 @@ impl Refused {
 /// The way in, shared by all connections.
 #[derive(Clone)]
 pub struct Intake {
-    queue: mpsc::Sender<Delivery>,
+    keeper: Keeper,
+    slots: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     rules: Arc<Rules>,
     meters: IngestMeters,
@@ -207,43 +236,44 @@ pub struct Intake {
     pub max_body: usize,
 }
 
-/// A place in the queue, taken before any work is done.
+/// A place among the bodies that are read, taken before any work is done.
 #[must_use = "a slot is a place others wait for"]
 pub struct Slot {
-    place: mpsc::OwnedPermit<Delivery>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Intake {
-    /// The queue's other end goes to whoever takes the spans.
-    pub fn new(config: &IngestConfig, rules: Rules, meters: IngestMeters) -> (Self, mpsc::Receiver<Delivery>) {
-        let (queue, deliveries) = mpsc::channel(MOST_DELIVERIES);
+    pub fn new(config: &IngestConfig, rules: Rules, meters: IngestMeters, keeper: Keeper) -> Self {
         let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
-        // A body of the largest size must find room in an empty queue.
+        // A body of the largest size must find room when there is no other.
         let memory = Arc::new(Semaphore::new(MOST_KIB.max(kib(max_body))));
-        (Self { queue, memory, rules: Arc::new(rules), meters, max_body }, deliveries)
+        Self { keeper, slots: Arc::new(Semaphore::new(MOST_BODIES)), memory, rules: Arc::new(rules), meters, max_body }
     }
 
-    pub fn slot(&self) -> Result<Slot, Overloaded> {
-        self.queue.clone().try_reserve_owned().map(|place| Slot { place }).map_err(|_| Overloaded)
-    }
-
-    /// Reads the body and puts its spans into the slot. This is where the journal will make them durable before the answer;
-    /// until then an answer means: taken into a bounded queue.
-    pub fn take(&self, slot: Slot, protocol: Protocol, body: &[u8]) -> Result<Rejected, Refused> {
-        let share = u32::try_from(kib(body.len())).unwrap_or(u32::MAX);
-        let Ok(held) = Arc::clone(&self.memory).try_acquire_many_owned(share) else {
-            return Err(Overloaded.into());
-        };
-        let read = match protocol {
-            Protocol::HttpJson => read_json(body, &self.rules),
-            Protocol::Grpc | Protocol::HttpProtobuf => read_protobuf(body, &self.rules),
-        };
-        let batch = read?;
-        self.count(protocol, &batch);
-        if !batch.spans.is_empty() {
-            slot.place.send(Delivery { spans: batch.spans, held });
+    pub fn slot(&self) -> Result<Slot, NotKept> {
+        if !(self.keeper.has_room)() {
+            return Err(NotKept::Full);
         }
-        Ok(batch.rejected)
+        let place = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| NotKept::Overloaded)?;
+        Ok(Slot { _place: place })
+    }
+
+    /// Reads the body and has its extract kept. What it answers holds after a crash.
+    pub async fn take(&self, _slot: Slot, protocol: Protocol, body: Bytes) -> Result<Rejected, Refused> {
+        let share = u32::try_from(kib(body.len())).unwrap_or(u32::MAX);
+        let _held = Arc::clone(&self.memory).try_acquire_many_owned(share).map_err(|_| NotKept::Overloaded)?;
+        let read = match protocol {
+            Protocol::HttpJson => read_json(&body, &self.rules),
+            Protocol::Grpc | Protocol::HttpProtobuf => read_protobuf(&body, &self.rules),
+        };
+        drop(body);
+        let Batch { extract, rejected, services } = read?;
+        let spans = extract.len();
+        if !extract.is_empty() {
+            (self.keeper.keep)(extract.into_bytes()).await?;
+        }
+        self.count(protocol, spans, &rejected, &services);
+        Ok(rejected)
     }
 
     /// A body of another signal, which is accepted and not looked at.
@@ -257,20 +287,15 @@ impl Intake {
         tracing::debug!(protocol = protocol.label(), reason, "body refused");
     }
 
-    fn count(&self, protocol: Protocol, batch: &Batch) {
+    fn count(&self, protocol: Protocol, accepted: usize, rejected: &Rejected, services: &[Arc<Origin>]) {
         let spans = |result| self.meters.spans.with_label_values(&[protocol.label(), result]);
-        spans("accepted").inc_by(batch.spans.len() as u64);
-        spans("rejected").inc_by(batch.rejected.count);
-        if batch.rejected.count > 0 {
-            tracing::warn!(spans = batch.rejected.count, named = batch.rejected.message(), "bad spans rejected");
+        spans("accepted").inc_by(accepted as u64);
+        spans("rejected").inc_by(rejected.count);
+        if rejected.count > 0 {
+            tracing::warn!(spans = rejected.count, named = rejected.message(), "bad spans rejected");
         }
-        let mut last: Option<&Received> = None;
-        for received in &batch.spans {
-            // Spans of one service come together: tell once a run.
-            if last.is_none_or(|last| last.origin.service != received.origin.service) {
-                (self.meters.seen)(received.origin.service.as_deref().unwrap_or("unknown"));
-            }
-            last = Some(received);
+        for origin in services {
+            (self.meters.seen)(origin.service.as_deref().unwrap_or("unknown"));
         }
     }
 }

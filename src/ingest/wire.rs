@@ -11,6 +11,8 @@ mod protobuf;
 
 /// Places made ready at once: what says it is a span may be none.
 const MOST_RESERVED: usize = 1024;
+/// Bytes of the extract of a span, as a guess.
+const USUAL_SPAN: usize = 160;
 
 /// Reads a whole body or refuses it whole; single bad spans are rejected within the batch.
 pub(super) fn read(body: &[u8], rules: &Rules) -> Result<Batch, Malformed> {
@@ -66,8 +68,9 @@ impl<'a> Walk<'a> {
             }
         }
         let origin = resource.origin(scope);
+        self.batch.comes_from(&origin);
         let spans = std::mem::take(&mut self.spans);
-        self.batch.spans.reserve(spans.len().min(MOST_RESERVED));
+        self.batch.extract.reserve(spans.len().min(MOST_RESERVED) * USUAL_SPAN);
         for span in &spans {
             let head = read_span(cursor.deeper(span), &mut self.extractor, &mut self.habits)?;
             self.extractor.finish(&head, &origin, &mut self.batch);

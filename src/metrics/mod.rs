@@ -6,7 +6,8 @@ mod labels;
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -32,11 +33,21 @@ pub struct Metrics {
     pub ingest_ignored: IntCounterVec,
     last_span: GaugeVec,
     pub open_traces: IntGauge,
+    pub journal: JournalFamilies,
     late_calls: IntCounter,
     persist_records: IntCounterVec,
     pub persist_up: IntGauge,
     losses: IntCounterVec,
     names: Names,
+}
+
+/// What the journal counts.
+#[derive(Clone)]
+pub struct JournalFamilies {
+    pub bytes: IntGauge,
+    pub fsync: Histogram,
+    pub oldest: Gauge,
+    pub quarantined: IntCounter,
 }
 
 /// The names that others choose, each kind within its bound.
@@ -49,6 +60,9 @@ struct Names {
 /// Seconds, by the advice of the OpenTelemetry conventions for GenAI durations.
 const DURATION_BUCKETS: &[f64] =
     &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+/// Seconds: from a disk with a cache of its own to one that is in trouble.
+const FSYNC_BUCKETS: &[f64] = &[0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -117,6 +131,7 @@ impl Metrics {
                 &["service"],
             )?,
             open_traces: make.gauge("tacho_assemble_open_traces", "Traces that are not quiet yet.")?,
+            journal: make.journal()?,
             late_calls: make.counter("tacho_late_calls_total", "Calls that amended a record already written.")?,
             persist_records: make.counters("tacho_persist_records_total", "Records written.", &["result"])?,
             persist_up: make.gauge("tacho_persist_up", "1 while the database takes writes.")?,
@@ -140,6 +155,11 @@ impl Metrics {
     pub fn lost(&self, stage: &str, reason: &str, events: u64) {
         self.losses.with_label_values(&[stage, reason]).inc_by(events);
         tracing::error!(stage, reason, events, "lost");
+    }
+
+    /// A trace that the database would not take is in the table of dead letters.
+    pub fn set_aside(&self) {
+        self.persist_records.with_label_values(&["dead_letter"]).inc();
     }
 
     /// Counts what a committed write has changed: what is new is added; what was there already is not counted again.
@@ -243,6 +263,19 @@ impl Maker<'_> {
         Ok(Names { services: cap("service", 100), endpoints: cap("endpoint", 300), models: cap("model", 300) })
     }
 
+    fn journal(&self) -> Result<JournalFamilies, prometheus::Error> {
+        let (fsync, waited) = ("tacho_journal_fsync_seconds", "How long the journal waited for the disk.");
+        let (oldest, age) =
+            ("tacho_journal_oldest_seconds", "Age of the oldest part of the journal that is not in the database yet.");
+        let (quarantined, damaged) = ("tacho_journal_quarantined_total", "Damaged parts of the journal, set aside.");
+        Ok(JournalFamilies {
+            bytes: self.gauge("tacho_journal_bytes", "Bytes of the journal on disk.")?,
+            fsync: self.seconds(fsync, waited, FSYNC_BUCKETS)?,
+            oldest: self.float(oldest, age)?,
+            quarantined: self.counter(quarantined, damaged)?,
+        })
+    }
+
     fn build_info(&self) -> Result<(), prometheus::Error> {
         let build = self.gauges("tacho_build_info", "1, labelled with the version.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -259,6 +292,14 @@ impl Maker<'_> {
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.register(IntCounter::new(name, help)?)
+    }
+
+    fn float(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::new(name, help)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {

@@ -10,9 +10,12 @@ mod store;
 mod value;
 mod work;
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::domain::ids::TraceId;
+use crate::domain::lsn::Lsn;
 use crate::domain::record::Request;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
@@ -34,7 +37,11 @@ pub enum PersistError {
     /// Nothing was written; the same write can be tried again.
     #[error("database unreachable or busy")]
     Unreachable(#[source] sqlx::Error),
-    /// The database said no; trying again changes nothing.
+    /// The database is there but not as we need it: rights, tables, a damaged file. Nothing was written; the same write can be
+    /// tried again when somebody has mended it.
+    #[error("database cannot be used as it is")]
+    Unusable(#[source] sqlx::Error),
+    /// The data is at fault; trying again changes nothing.
     #[error("database refused")]
     Refused(#[source] sqlx::Error),
     #[error("migrations could not be applied")]
@@ -45,31 +52,75 @@ pub enum PersistError {
     Extract(TraceId),
 }
 
+impl PersistError {
+    /// Whether the same write may succeed later, and nothing of it is written now.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Unusable(_))
+    }
+}
+
 impl From<sqlx::Error> for PersistError {
     fn from(error: sqlx::Error) -> Self {
-        let away = match &error {
+        match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => true,
-            sqlx::Error::Database(cause) => cause.code().is_some_and(|code| passes(&code)),
-            _ => false,
-        };
-        if away { Self::Unreachable(error) } else { Self::Refused(error) }
+            | sqlx::Error::BeginFailed => Self::Unreachable(error),
+            sqlx::Error::Database(cause) => match cause.code().map(|code| fault(&code)) {
+                Some(Fault::Moment) => Self::Unreachable(error),
+                Some(Fault::Data) => Self::Refused(error),
+                Some(Fault::Database) | None => Self::Unusable(error),
+            },
+            _ => Self::Refused(error),
+        }
     }
 }
 
-/// Whether an error of this code may be gone at the next attempt. SQLite codes are numbers, those of Postgres have five characters.
-fn passes(code: &str) -> bool {
-    if code.len() == 5 {
-        // Connection, rollback (deadlock, serialization), resources, not in this state (locks), operator, system.
-        return ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class));
+impl From<sqlx::migrate::MigrateError> for PersistError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::Execute(cause) => match Self::from(cause) {
+                away @ Self::Unreachable(_) => away,
+                Self::Unusable(cause) | Self::Refused(cause) => {
+                    Self::Migration(sqlx::migrate::MigrateError::Execute(cause))
+                }
+                other => other,
+            },
+            other => Self::Migration(other),
+        }
     }
-    // Busy, locked, input or output failed, disk full, file not opened; the low byte of an extended code is the code.
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
+}
+
+/// Where an error lies.
+enum Fault {
+    /// It may be gone at the next attempt.
+    Moment,
+    Data,
+    Database,
+}
+
+/// SQLite codes are numbers, those of Postgres have five characters.
+fn fault(code: &str) -> Fault {
+    if code.len() == 5 {
+        return match &code[..2] {
+            // Connection, rollback (deadlock, serialization), resources, not in this state (locks), operator, system.
+            "08" | "40" | "53" | "55" | "57" | "58" => Fault::Moment,
+            // Cardinality, data, constraint, check option, program limit.
+            "21" | "22" | "23" | "44" | "54" => Fault::Data,
+            _ => Fault::Database,
+        };
+    }
+    // The low byte of an extended code is the code.
+    match code.parse::<u32>().map(|code| code & 0xff) {
+        // Busy, locked, input or output failed, disk full, file not opened.
+        Ok(5 | 6 | 10 | 13 | 14) => Fault::Moment,
+        // Too big, constraint, mismatch.
+        Ok(18..=20) => Fault::Data,
+        _ => Fault::Database,
+    }
 }
 
 /// What the store knows of a trace.
@@ -82,6 +133,15 @@ pub struct Known {
     pub last_word: bool,
     /// Its rows as they stand, by key.
     pub requests: Vec<Request>,
+}
+
+/// How far a journal is in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Names the journal among those of all instances.
+    pub journal: Arc<str>,
+    /// What came before this frame is written.
+    pub needed: Lsn,
 }
 
 /// What a trace has become; replaces all that was known of it.

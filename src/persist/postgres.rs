@@ -17,7 +17,7 @@ const CONNECTIONS: u32 = 6;
 
 pub(super) async fn open(url: &str) -> Result<PgPool, PersistError> {
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE).connect(url).await?;
-    sqlx::migrate!("./migrations/postgres").run(&pool).await.map_err(PersistError::Migration)?;
+    sqlx::migrate!("./migrations/postgres").run(&pool).await?;
     Ok(pool)
 }
 

@@ -48,7 +48,7 @@ impl Pools {
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(STATEMENTS);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(PersistError::Migration)?;
+        sqlx::migrate!("./migrations/sqlite").run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options);
         Ok(Self { writer, readers })
     }

@@ -6,9 +6,10 @@ use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::value::{Kind, Row, Value};
-use super::work::Work;
-use super::{Change, PersistError, postgres, rows, sqlite};
+use super::work::{Work, encode_extract};
+use super::{Change, Checkpoint, PersistError, postgres, rows, sqlite};
 use crate::domain::ids::TraceId;
+use crate::domain::lsn::Lsn;
 use crate::domain::time::Timestamp;
 
 #[derive(Clone)]
@@ -49,14 +50,28 @@ impl Store {
     /// wait for each other in a circle. Dropped without `commit`, nothing happened.
     pub async fn begin<'p>(&self, proposed: &'p [Change]) -> Result<Work<'p>, PersistError> {
         debug_assert!(proposed.is_sorted_by(|a, b| a.trace_id < b.trace_id), "sorted by trace, each once");
-        let (tx, holder) = match self {
-            Self::Sqlite(store) => {
-                let tx = store.pools.writer.begin_with("BEGIN IMMEDIATE").await?;
-                (Tx::Sqlite(tx), &store.holder)
-            }
-            Self::Postgres(store) => (Tx::Postgres(store.pool.begin().await?), &store.holder),
-        };
-        Work::begin(tx, Arc::clone(holder), proposed).await
+        Work::begin(self.transaction().await?, Arc::clone(self.holder()), proposed).await
+    }
+
+    async fn transaction(&self) -> Result<Tx, PersistError> {
+        Ok(match self {
+            Self::Sqlite(store) => Tx::Sqlite(store.pools.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(store) => Tx::Postgres(store.pool.begin().await?),
+        })
+    }
+
+    fn holder(&self) -> &Arc<str> {
+        match self {
+            Self::Sqlite(store) => &store.holder,
+            Self::Postgres(store) => &store.holder,
+        }
+    }
+
+    /// Writes how far a journal is, where no batch does.
+    pub async fn write_checkpoint(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PersistError> {
+        let mut tx = self.transaction().await?;
+        tx.checkpoint(checkpoint, now).await?;
+        tx.commit().await
     }
 
     /// How many transactions can usefully be open at once. SQLite has one writer.
@@ -69,14 +84,10 @@ impl Store {
 
     /// Traces that are to be looked at again by now; or, with `own`, also those that wait and were last written by this holder.
     pub async fn due(&self, now: Timestamp, own: bool, most: i64) -> Result<Vec<TraceId>, PersistError> {
-        let holder = match self {
-            Self::Sqlite(store) => &store.holder,
-            Self::Postgres(store) => &store.holder,
-        };
         let mut values = vec![Value::time(now), Value::Int(most)];
         let mut owned = "";
         if own {
-            values.push(Value::text(holder));
+            values.push(Value::text(self.holder()));
             owned = " OR (due_at IS NOT NULL AND held_by = $3)";
         }
         let sql =
@@ -84,6 +95,28 @@ impl Store {
         let found = self.fetch(&sql, &values).await?;
         let ids: Result<Vec<_>, _> = found.iter().map(|row| rows::to_trace_id(row, 0)).collect();
         Ok(ids?)
+    }
+
+    /// The first frame of this journal that is needed; `None` where nothing was written from it yet.
+    pub async fn checkpoint(&self, journal: &str) -> Result<Option<Lsn>, PersistError> {
+        let sql = "SELECT needed_lsn FROM journal_checkpoints WHERE journal = $1";
+        let found = self.fetch(sql, &[Value::text(journal)]).await?;
+        Ok(found.first().map(|row| row.count(0)).transpose()?.map(Lsn))
+    }
+
+    /// Puts a trace that the database would not take where it blocks nothing, with the reason.
+    pub async fn set_aside(&self, change: &Change, reason: &str, now: Timestamp) -> Result<(), PersistError> {
+        let sql = "INSERT INTO dead_letters (trace_id, reason, extract, created_at) VALUES ($1, $2, $3, $4) \
+                   ON CONFLICT (trace_id) DO UPDATE SET reason = excluded.reason, extract = excluded.extract";
+        let values = [
+            Value::Text(change.trace_id.to_string()),
+            Value::text(reason),
+            Value::Bytes(encode_extract(&change.trace)?),
+            Value::time(now),
+        ];
+        let mut tx = self.transaction().await?;
+        tx.fetch(sql, &values).await?;
+        tx.commit().await
     }
 
     pub async fn ping(&self) -> Result<(), PersistError> {
@@ -119,6 +152,21 @@ impl Tx {
             Self::Postgres(tx) => postgres::bulk(tx, sql, kinds, rows).await,
         };
         Ok(found?)
+    }
+
+    pub async fn fetch(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, PersistError> {
+        let found = match self {
+            Self::Sqlite(tx) => sqlite::fetch(&mut **tx, sql, values).await,
+            Self::Postgres(tx) => postgres::fetch(&mut **tx, sql, values).await,
+        };
+        Ok(found?)
+    }
+
+    pub async fn checkpoint(&mut self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PersistError> {
+        let sql = "INSERT INTO journal_checkpoints (journal, needed_lsn, updated_at) VALUES ($1, $2, $3) \
+                   ON CONFLICT (journal) DO UPDATE SET needed_lsn = excluded.needed_lsn, updated_at = excluded.updated_at";
+        let values = [Value::text(&checkpoint.journal), Value::count(checkpoint.needed.0), Value::time(now)];
+        self.fetch(sql, &values).await.map(drop)
     }
 
     /// What a SELECT of rows that are about to be written ends in. SQLite has one writer and needs nothing.

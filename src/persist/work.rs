@@ -7,7 +7,7 @@ use super::accounts::{self, Rewrite};
 use super::rows::{self, Values};
 use super::store::Tx;
 use super::value::{Kind, Value};
-use super::{Change, Known, PersistError};
+use super::{Change, Checkpoint, Known, PersistError};
 use crate::domain::call::Call;
 use crate::domain::ids::TraceId;
 use crate::domain::record::{Record, Request};
@@ -59,14 +59,23 @@ impl<'p> Work<'p> {
     }
 
     /// Writes what was proposed for new traces and these changes of known ones: the rows that differ, the extracts and the
-    /// accounts, all or nothing. On `Unreachable` begin anew: what is known may have changed.
-    pub async fn commit(mut self, changes: &[Change], now: Timestamp) -> Result<(), PersistError> {
+    /// accounts, all or nothing, and how far the journal is when that is done. On `Unreachable` begin anew: what is known may have
+    /// changed.
+    pub async fn commit(
+        mut self,
+        changes: &[Change],
+        checkpoint: Option<&Checkpoint>,
+        now: Timestamp,
+    ) -> Result<(), PersistError> {
         let all: Vec<&Change> = self.fresh.iter().copied().chain(changes).collect();
         self.write_records(&all, now).await?;
         self.write_calls(&all).await?;
         self.write_extracts(changes).await?;
         let rewrites = all.iter().copied().flat_map(rewrites).collect();
         accounts::settle(&mut self.tx, rewrites, now).await?;
+        if let Some(checkpoint) = checkpoint {
+            self.tx.checkpoint(checkpoint, now).await?;
+        }
         self.tx.commit().await
     }
 
@@ -199,11 +208,9 @@ fn request_of<'r>(call: &Call, requests: &'r mut [Request]) -> Option<&'r mut Re
 
 fn extract_rows<'c>(changes: impl Iterator<Item = &'c Change>, holder: &str) -> Result<Vec<Values>, PersistError> {
     let row = |change: &Change| {
-        let extract = postcard::to_stdvec(&(EXTRACT_VERSION, &change.trace))
-            .map_err(|error| PersistError::Refused(sqlx::Error::Encode(error.into())))?;
         Ok(vec![
             Value::Text(change.trace_id.to_string()),
-            Value::Bytes(extract),
+            Value::Bytes(encode_extract(&change.trace)?),
             Value::time(change.first_seen),
             Value::Flag(change.last_word),
             change.due.map_or(Value::Null, Value::time),
@@ -211,6 +218,11 @@ fn extract_rows<'c>(changes: impl Iterator<Item = &'c Change>, holder: &str) -> 
         ])
     };
     changes.map(row).collect()
+}
+
+pub(super) fn encode_extract(trace: &Trace) -> Result<Vec<u8>, PersistError> {
+    postcard::to_stdvec(&(EXTRACT_VERSION, trace))
+        .map_err(|error| PersistError::Refused(sqlx::Error::Encode(error.into())))
 }
 
 fn decode_extract(extract: &[u8]) -> Option<Trace> {

@@ -27,8 +27,8 @@ pub async fn a_refused_write_leaves_nothing_and_can_be_done_again(store: &Store,
     execute(url, "ALTER TABLE llm_calls RENAME TO llm_calls_away").await;
     let proposed = [change(31, vec![], vec![request(31, Some("ref"), "2026-05-19T10:00:00Z", &[2])])];
     let work = store.begin(&proposed).await.unwrap();
-    let refused = work.commit(&[], time(NOW)).await;
-    assert!(matches!(refused, Err(PersistError::Refused(_))), "{refused:?}");
+    let refused = work.commit(&[], None, time(NOW)).await;
+    assert!(matches!(refused, Err(PersistError::Unusable(_))), "{refused:?}");
     execute(url, "ALTER TABLE llm_calls_away RENAME TO llm_calls").await;
     assert_eq!(rows(store, 31).await, []);
     assert_eq!(account(store, "ref").await, "1 requests, 1 tokens, 1 n$ since 2026-05-01, 0 resets");
@@ -56,7 +56,7 @@ async fn a_postgres_that_is_gone_is_unreachable_and_comes_back() {
     let proposed = [change(2, vec![], vec![request(2, Some("out"), "2026-05-19T10:00:00Z", &[2])])];
     let work = store.begin(&proposed).await.unwrap();
     server.halt();
-    let cut = work.commit(&[], time(NOW)).await;
+    let cut = work.commit(&[], None, time(NOW)).await;
     assert!(matches!(cut, Err(PersistError::Unreachable(_))), "{cut:?}");
     let away = store.begin(&proposed).await.err();
     assert!(matches!(away, Some(PersistError::Unreachable(_))), "{away:?}");
@@ -68,7 +68,7 @@ async fn a_postgres_that_is_gone_is_unreachable_and_comes_back() {
     };
     tokio::time::timeout(Duration::from_secs(30), back).await.unwrap();
     assert_eq!(rows(&store, 2).await, []);
-    store.begin(&proposed).await.unwrap().commit(&[], time(NOW)).await.unwrap();
+    store.begin(&proposed).await.unwrap().commit(&[], None, time(NOW)).await.unwrap();
     assert_eq!(account(&store, "out").await, "2 requests, 3 tokens, 3 n$ since 2026-05-01, 0 resets");
     store.close().await;
 }
@@ -85,7 +85,7 @@ async fn a_sqlite_that_is_locked_is_unreachable_and_comes_back() {
     let locked = store.begin(&proposed).await.err();
     assert!(matches!(locked, Some(PersistError::Unreachable(_))), "{locked:?}");
     lock.rollback().await.unwrap();
-    store.begin(&proposed).await.unwrap().commit(&[], time(NOW)).await.unwrap();
+    store.begin(&proposed).await.unwrap().commit(&[], None, time(NOW)).await.unwrap();
     assert_eq!(rows(&store, 1).await.len(), 1);
     store.close().await;
 }

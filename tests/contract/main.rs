@@ -158,7 +158,7 @@ async fn a_batch_of_many_traces(store: &Store) {
         let known = work.take_known();
         assert_eq!(known.len(), if round == 0 { 0 } else { ids.len() });
         let changes: Vec<Change> = known.into_iter().map(|known| change(&known.trace_id, known.requests)).collect();
-        work.commit(&changes, time(NOW)).await.unwrap();
+        work.commit(&changes, None, time(NOW)).await.unwrap();
         assert_eq!(account(store, "sum").await, "3000 requests, 18000 tokens, 18000 n$ since 2026-05-01, 0 resets");
     }
     assert_eq!(rows(store, 9).await, []);
@@ -186,7 +186,7 @@ async fn two_stores_write_one_trace_after_each_other(one: &Store, two: &Store) {
             change(6, known.requests, after(had))
         };
         let changes: Vec<Change> = work.take_known().into_iter().map(joined).collect();
-        work.commit(&changes, time(NOW)).await.unwrap();
+        work.commit(&changes, None, time(NOW)).await.unwrap();
     };
     tokio::join!(more(1), more(2));
     assert_eq!(rows(one, 6).await[0].total_tokens, 3);
@@ -205,7 +205,7 @@ async fn two_stores_open_one_account(one: &Store, two: &Store) {
 
 async fn waiting_traces_come_due(store: &Store) {
     let waits = [Change { due: Some(time("2026-05-20T12:01:00Z")), ..change(7, Vec::new(), Vec::new()) }];
-    store.begin(&waits).await.unwrap().commit(&[], time(NOW)).await.unwrap();
+    store.begin(&waits).await.unwrap().commit(&[], None, time(NOW)).await.unwrap();
     assert_eq!(store.due(time(NOW), false, 10).await.unwrap(), []);
     assert_eq!(store.due(time(NOW), true, 10).await.unwrap(), [trace_id(7)]);
     assert_eq!(store.due(time("2026-05-20T12:01:00Z"), false, 10).await.unwrap(), [trace_id(7)]);
@@ -217,7 +217,7 @@ async fn write(store: &Store, trace: u8, after: Vec<Request>) {
     let mut work = store.begin(&proposed).await.unwrap();
     let known = work.take_known().into_iter();
     let changes: Vec<Change> = known.map(|known| change(trace, known.requests, after.clone())).collect();
-    work.commit(&changes, time(NOW)).await.unwrap();
+    work.commit(&changes, None, time(NOW)).await.unwrap();
 }
 
 async fn known(store: &Store, trace: u8) -> Vec<Request> {

@@ -54,10 +54,18 @@ async fn rows_after(folder: &Path, url: &str, bodies: &[Body]) -> Vec<Request> {
     tacho.stop();
     let rows = rows_of(url).await;
     assert_no_content(&shown, "the log, the metrics or an answer");
-    for file in std::fs::read_dir(folder).unwrap() {
-        let path = file.unwrap().path();
-        if path.is_file() {
-            assert_no_content(&String::from_utf8_lossy(&std::fs::read(&path).unwrap()), &path.display().to_string());
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_no_content(
+                    &String::from_utf8_lossy(&std::fs::read(&path).unwrap()),
+                    &path.display().to_string(),
+                );
+            }
         }
     }
     rows

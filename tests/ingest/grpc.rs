@@ -3,7 +3,7 @@
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use crate::client::{Call, call, compressed};
-use crate::service::{MAX_BODY, peak_kib, start};
+use crate::service::{MAX_BODY, MEMORY, MOST_KEPT, peak_kib, start};
 use crate::span;
 
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -61,6 +61,7 @@ async fn large_and_squeezed_messages() {
     let fits = || span::of_length(MAX_BODY - 200);
     let small = || span::protobuf([span::good()]);
     let cut = |body: Vec<u8>| body[..body.len() - 5].to_vec();
+    let _alone = MEMORY.lock().await;
     let before = peak_kib();
     check(vec![
         ("just below the limit", call(fits()), "Ok, 1 taken"),
@@ -88,17 +89,18 @@ async fn large_and_squeezed_messages() {
 /// UNAVAILABLE with `RetryInfo` is what OTLP clients send again.
 #[tokio::test]
 async fn overload() {
-    const FULL: &str = "Unavailable: too many spans wait to be stored; try again [retry after 1s]";
+    const BUSY: &str = "Unavailable: too many bodies at a time; try again [retry after 1s]";
+    const FULL: &str = "Unavailable: the journal is full until the database has caught up; try again [retry after 1s]";
     let mut service = start().await;
     let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot().ok()).collect();
-    assert_eq!(call(span::protobuf([span::good()])).send(service.grpc).await, FULL);
-    assert_eq!(call("broken").send(service.grpc).await, FULL, "the message was not looked at");
+    assert_eq!(call(span::protobuf([span::good()])).send(service.grpc).await, BUSY);
+    assert_eq!(call("broken").send(service.grpc).await, BUSY, "the message was not looked at");
     drop(slots);
-    let large = call(span::of_length(MAX_BODY - 200));
-    for _ in 0..64 {
-        assert_eq!(large.send(service.grpc).await, "Ok");
+    let good = call(span::protobuf([span::good()]));
+    for _ in 0..MOST_KEPT {
+        assert_eq!(good.send(service.grpc).await, "Ok");
     }
-    assert_eq!(large.send(service.grpc).await, FULL);
-    assert_eq!(service.taken(), 64);
-    assert_eq!(large.send(service.grpc).await, "Ok", "what was taken over gives its memory back");
+    assert_eq!(good.send(service.grpc).await, FULL);
+    assert_eq!(service.taken(), MOST_KEPT);
+    assert_eq!(good.send(service.grpc).await, "Ok", "there is room again");
 }

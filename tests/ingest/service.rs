@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus::{IntCounterVec, Opts};
-use tacho::ingest::{self, Delivery, IngestConfig, IngestMeters, Intake, Rules};
+use tacho::domain::extract::Extract;
+use tacho::ingest::{self, IngestConfig, IngestMeters, Intake, Keeper, NotKept, Rules};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
@@ -12,12 +13,16 @@ use tokio::task::JoinSet;
 /// Largest body of the services under test, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
 
+/// Bodies that the test's journal has room for.
+pub const MOST_KEPT: usize = 64;
+
 pub struct Service {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub intake: Intake,
     pub meters: IngestMeters,
-    pub deliveries: Receiver<Delivery>,
+    /// What was kept. Its bound is that of the test's journal.
+    pub kept: Receiver<Vec<u8>>,
     /// The servers run until this is dropped.
     _servers: JoinSet<()>,
 }
@@ -31,14 +36,23 @@ pub async fn start() -> Service {
         ignored_signals: counter("signals", &["signal"]),
         seen: Arc::new(|_| ()),
     };
-    let (intake, deliveries) = Intake::new(&config, Rules::new(&config, false), meters.clone());
+    let (keep, kept) = tokio::sync::mpsc::channel(MOST_KEPT);
+    let room = keep.clone();
+    let keeper = Keeper {
+        has_room: Arc::new(move || room.capacity() > 0),
+        keep: Arc::new(move |extract| {
+            let result = keep.try_send(extract).map_err(|_| NotKept::Full);
+            Box::pin(std::future::ready(result))
+        }),
+    };
+    let intake = Intake::new(&config, Rules::new(&config, false), meters.clone(), keeper);
     let (for_http, for_grpc) = (listener().await, listener().await);
     let (http, grpc) = (for_http.local_addr().unwrap(), for_grpc.local_addr().unwrap());
     let mut servers = JoinSet::new();
     let (one, other) = (intake.clone(), intake.clone());
     servers.spawn(async { ingest::http::serve(for_http, one, std::future::pending()).await.unwrap() });
     servers.spawn(async { ingest::grpc::serve(for_grpc, other, std::future::pending()).await.unwrap() });
-    Service { http, grpc, intake, meters, deliveries, _servers: servers }
+    Service { http, grpc, intake, meters, kept, _servers: servers }
 }
 
 async fn listener() -> TcpListener {
@@ -48,9 +62,12 @@ async fn listener() -> TcpListener {
 impl Service {
     /// Spans that came through since the last time.
     pub fn taken(&mut self) -> usize {
-        std::iter::from_fn(|| self.deliveries.try_recv().ok()).map(|delivery| delivery.spans.len()).sum()
+        std::iter::from_fn(|| self.kept.try_recv().ok()).map(|extract| Extract::read(&extract).unwrap().len()).sum()
     }
 }
+
+/// Held by tests that need much memory or watch how much is used.
+pub static MEMORY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Peak of this process's resident memory, in KiB.
 pub fn peak_kib() -> usize {

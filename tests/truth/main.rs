@@ -36,7 +36,7 @@ fn bodies(capture: &Path) -> Vec<Vec<Received>> {
         let batch =
             if file.ends_with(".json") { read_json(&body, &rules) } else { read_protobuf(&body, &rules) }.unwrap();
         assert_eq!(batch.rejected.count, 0, "{file}");
-        batch.spans
+        batch.extract.spans()
     };
     traces.map(read).collect()
 }

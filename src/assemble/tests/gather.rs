@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::assemble::{Closed, Gatherer};
+use crate::domain::lsn::Lsn;
 use crate::domain::span::Received;
 
 const QUIET: Duration = Duration::from_millis(200);
@@ -37,8 +38,8 @@ fn numbers(closed: &[Closed]) -> Vec<u8> {
 #[test]
 fn a_trace_is_handed_out_when_it_is_quiet() {
     let mut gatherer = Gatherer::new(&config());
-    gatherer.add(received(1, 1), at(0));
-    gatherer.add(received(1, 2), at(150));
+    gatherer.add(received(1, 1), Lsn(1), at(0));
+    gatherer.add(received(1, 2), Lsn(1), at(150));
     assert_eq!(numbers(&gatherer.close_due(at(349), 9)), [0; 0]);
     let closed = gatherer.close_due(at(350), 9);
     assert_eq!((numbers(&closed), closed[0].first_seen), (vec![1], at(0)));
@@ -50,10 +51,10 @@ fn a_trace_is_handed_out_when_it_is_quiet() {
 fn a_trace_that_is_never_quiet_is_handed_out_when_it_is_old() {
     let mut gatherer = Gatherer::new(&config());
     for step in 0..10 {
-        gatherer.add(received(1, step + 1), at(step * 100));
+        gatherer.add(received(1, step + 1), Lsn(1), at(step * 100));
         assert_eq!(gatherer.close_due(at(step * 100), 9).len(), 0);
     }
-    gatherer.add(received(1, 11), at(999));
+    gatherer.add(received(1, 11), Lsn(1), at(999));
     assert_eq!(numbers(&gatherer.close_due(at(999), 9)), [0; 0]);
     assert_eq!(numbers(&gatherer.close_due(at(1_000), 9)), [1]);
 }
@@ -62,18 +63,18 @@ fn a_trace_that_is_never_quiet_is_handed_out_when_it_is_old() {
 fn a_great_age_that_is_less_than_quiet_is_kept_to() {
     let config = AssembleConfig { quiet: Duration::from_secs(9), ..config() };
     let mut gatherer = Gatherer::new(&config);
-    gatherer.add(received(1, 1), at(0));
+    gatherer.add(received(1, 1), Lsn(1), at(0));
     assert_eq!(numbers(&gatherer.close_due(at(1_000), 9)), [1]);
 }
 
 #[test]
 fn when_full_the_first_due_goes_and_not_the_one_that_still_grows() {
     let mut gatherer = Gatherer::bounded(&config(), 2, usize::MAX);
-    gatherer.add(received(1, 1), at(0));
-    gatherer.add(received(2, 1), at(50));
-    gatherer.add(received(1, 2), at(100));
+    gatherer.add(received(1, 1), Lsn(1), at(0));
+    gatherer.add(received(2, 1), Lsn(1), at(50));
+    gatherer.add(received(1, 2), Lsn(1), at(100));
     assert_eq!(numbers(&gatherer.close_due(at(100), 9)), [0; 0]);
-    gatherer.add(received(3, 1), at(100));
+    gatherer.add(received(3, 1), Lsn(1), at(100));
     assert_eq!(numbers(&gatherer.close_due(at(100), 9)), [2]);
 }
 
@@ -82,7 +83,7 @@ fn bytes_are_bounded_too_and_freed_when_handed_out() {
     let mut gatherer = Gatherer::bounded(&config(), usize::MAX, 2_000);
     let mut most = 0;
     for number in 1..=100 {
-        gatherer.add(received(number, 1), at(0));
+        gatherer.add(received(number, 1), Lsn(1), at(0));
         gatherer.close_due(at(0), 9);
         most = most.max(gatherer.len());
     }
@@ -95,7 +96,7 @@ fn one_trace_beyond_the_bound_is_handed_out_in_parts() {
     let mut gatherer = Gatherer::bounded(&config(), usize::MAX, 2_000);
     let mut handed_out = 0;
     for id in 1..=100 {
-        gatherer.add(received(1, id), at(0));
+        gatherer.add(received(1, id), Lsn(1), at(0));
         handed_out += gatherer.close_due(at(0), 9).iter().map(|closed| closed.trace.spans().count()).sum::<usize>();
     }
     handed_out += gatherer.close_all(9).iter().map(|closed| closed.trace.spans().count()).sum::<usize>();
@@ -106,17 +107,34 @@ fn one_trace_beyond_the_bound_is_handed_out_in_parts() {
 fn all_is_handed_out_in_steps() {
     let mut gatherer = Gatherer::new(&config());
     for number in 1..=5 {
-        gatherer.add(received(number, 1), at(u64::from(number)));
+        gatherer.add(received(number, 1), Lsn(number.into()), at(u64::from(number)));
     }
     let steps: Vec<Vec<u8>> = std::iter::repeat_with(|| numbers(&gatherer.close_all(2))).take(4).collect();
     assert_eq!(steps, [vec![1, 2], vec![3, 4], vec![5], vec![]]);
 }
 
+/// The journal is needed from there on.
+#[test]
+fn the_oldest_frame_of_an_open_trace_is_known() {
+    let mut gatherer = Gatherer::new(&config());
+    assert_eq!(gatherer.oldest(), None);
+    gatherer.add(received(1, 1), Lsn(3), at(0));
+    gatherer.add(received(2, 1), Lsn(3), at(0));
+    gatherer.add(received(3, 1), Lsn(5), at(100));
+    // A later frame of a trace that is open already.
+    gatherer.add(received(1, 2), Lsn(7), at(150));
+    assert_eq!(gatherer.oldest(), Some(Lsn(3)));
+    assert_eq!(gatherer.close_due(at(200), 9)[0].since, Lsn(3));
+    assert_eq!(gatherer.oldest(), Some(Lsn(3)));
+    assert_eq!(numbers(&gatherer.close_due(at(350), 9)), [3, 1]);
+    assert_eq!(gatherer.oldest(), None);
+}
+
 #[test]
 fn a_clock_that_goes_back_loses_nothing() {
     let mut gatherer = Gatherer::new(&config());
-    gatherer.add(received(1, 1), at(5_000));
-    gatherer.add(received(1, 2), at(10));
+    gatherer.add(received(1, 1), Lsn(1), at(5_000));
+    gatherer.add(received(1, 2), Lsn(1), at(10));
     assert_eq!(gatherer.close_due(at(20), 9).len(), 0);
     assert_eq!(gatherer.close_due(at(5_200), 9)[0].trace.spans().count(), 2);
 }
@@ -170,7 +188,7 @@ fn run(seed: u64) {
             let span = received(random.random_range(1..20), next_id);
             next_id += 1;
             model.add(&span, at(now));
-            gatherer.add(span, at(now));
+            gatherer.add(span, Lsn(1), at(now));
         }
         let most = random.random_range(1..6);
         let closed = gatherer.close_due(at(now), most);

@@ -1,0 +1,4 @@
+//! The journal on a disk that misbehaves.
+
+mod model;
+mod seeded;
