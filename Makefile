@@ -1,5 +1,5 @@
 # The one door. CI calls the same verbs.
-.PHONY: run test check deny bench demo golden fuzz
+.PHONY: run test check deny bench demo drill golden
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
@@ -31,6 +31,10 @@ golden:
 
 bench:
 	cargo bench
+
+# Kills, outages, a full journal, cut connections under load; then the sums must be exact. DRILL_SEED, DRILL_KILLS, DRILL_OUTAGES.
+drill:
+	cargo test --release --quiet --test drill -- --ignored --nocapture
 
 # Tacho, a bot, some traffic, a report.
 demo:

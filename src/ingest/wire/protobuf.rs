@@ -287,6 +287,9 @@ pub(super) fn plain_attribute(bytes: &[u8]) -> Option<(&[u8], Plain<'_>)> {
         [0x10, byte] if *byte < 0x80 => Plain::Bool(*byte != 0),
         [0x18, byte] if *byte < 0x80 => Plain::Int(i64::from(*byte)),
         [0x18, low, high] if *low >= 0x80 && *high < 0x80 => Plain::Int(i64::from(*low & 0x7f) | i64::from(*high) << 7),
+        [0x18, low, mid, high] if *low >= 0x80 && *mid >= 0x80 && *high < 0x80 => {
+            Plain::Int(i64::from(*low & 0x7f) | i64::from(*mid & 0x7f) << 7 | i64::from(*high) << 14)
+        }
         [0x21, bits @ ..] => Plain::Double(f64::from_le_bytes(bits.try_into().ok()?)),
         _ => return None,
     };
