@@ -8,7 +8,14 @@ use tacho::cli;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::run(cli::Arguments::parse()).await
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::complain(&error),
+    };
+    let code = runtime.block_on(cli::run(arguments));
+    // What is still running was told to stop, or the person at the keyboard does not want to wait for it.
+    runtime.shutdown_background();
+    code
 }

@@ -3,9 +3,12 @@
 mod report;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::app;
 use crate::config::{Config, ConfigError};
@@ -39,7 +42,7 @@ const WRONG_USE: u8 = 2;
 pub async fn run(arguments: Arguments) -> ExitCode {
     let config = match load(arguments.config) {
         Ok(config) => config,
-        Err(error) => return complain(&error, WRONG_USE),
+        Err(error) => return complain_with(&error, WRONG_USE),
     };
     match arguments.verb.unwrap_or(Verb::Run) {
         Verb::Run => serve(config).await,
@@ -48,8 +51,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
                 say(text.trim_end());
                 ExitCode::SUCCESS
             }
-            Err(error @ report::ReportError::Time(_)) => complain(&error, WRONG_USE),
-            Err(error) => complain(&error, PROBLEM),
+            Err(error @ report::ReportError::Time(_)) => complain_with(&error, WRONG_USE),
+            Err(error) => complain_with(&error, PROBLEM),
         },
         Verb::CheckConfig => {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
@@ -69,22 +72,27 @@ async fn serve(config: Config) -> ExitCode {
         say_error(&problem);
         return ExitCode::from(WRONG_USE);
     }
-    match app::run(config, stop_signal()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error, PROBLEM),
-    }
-}
-
-/// Ends at the first TERM or interrupt.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be caught");
-        return;
+        say_error("signals cannot be caught");
+        return ExitCode::from(PROBLEM);
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+    let stop = CancellationToken::new();
+    let mut running = pin!(app::run(config, stop.clone().cancelled_owned()));
+    loop {
+        let ended = tokio::select! {
+            ended = &mut running => Some(ended),
+            _ = term.recv() => None,
+            _ = interrupt.recv() => None,
+        };
+        match ended {
+            Some(Ok(())) => return ExitCode::SUCCESS,
+            Some(Err(error)) => return complain_with(&error, PROBLEM),
+            None if stop.is_cancelled() => {
+                tracing::warn!("second signal: leaving at once; what is not in the database is in the journal");
+                return ExitCode::SUCCESS;
+            }
+            None => stop.cancel(),
+        }
     }
 }
 
@@ -93,7 +101,12 @@ fn scheme(url: &str) -> &str {
     url.split(':').next().unwrap_or(url)
 }
 
-fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+/// For what goes wrong before any verb.
+pub fn complain(error: &dyn std::error::Error) -> ExitCode {
+    complain_with(error, PROBLEM)
+}
+
+fn complain_with(error: &dyn std::error::Error, code: u8) -> ExitCode {
     let causes = std::iter::successors(Some(error), |error| error.source());
     say_error(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
     ExitCode::from(code)

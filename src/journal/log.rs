@@ -82,9 +82,9 @@ impl<D: Disk> Log<D> {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Most bytes there may be.
-    pub fn most(&self) -> u64 {
-        self.bounds.journal
+    /// With so many bytes there is no room for another segment.
+    pub fn full(&self) -> u64 {
+        self.bounds.journal.saturating_sub(self.bounds.segment)
     }
 
     pub fn poisoned(&self) -> bool {

@@ -36,7 +36,8 @@ struct Append {
 /// What the thread lets others see.
 struct Shared {
     bytes: AtomicU64,
-    most: u64,
+    /// With so many bytes there is no room for another segment.
+    full: u64,
     broken: AtomicBool,
 }
 
@@ -55,7 +56,7 @@ impl Journal {
         let (orders, waiting) = mpsc::channel(MOST_WAITING);
         let (tell, durable) = watch::channel(log.next().before());
         let (bytes, broken) = (AtomicU64::new(log.bytes()), AtomicBool::new(false));
-        let shared = Arc::new(Shared { bytes, most: log.most(), broken });
+        let shared = Arc::new(Shared { bytes, full: log.full(), broken });
         let (seen, counted) = (Arc::clone(&shared), meters.clone());
         let thread = Thread { log, tell, shared: seen, meters: counted, marks: VecDeque::new() };
         thread::Builder::new().name("journal".to_owned()).spawn(move || thread.run(waiting))?;
@@ -74,9 +75,9 @@ impl Journal {
         appended.await.map_err(|_| NotAppended::Broken)?
     }
 
-    /// Whether a payload would be taken now, as far as can be told without its length.
+    /// Whether a payload would be taken now, as far as can be told without its length: there is room for a segment.
     pub fn has_room(&self) -> bool {
-        self.shared.bytes.load(Ordering::Relaxed) < self.shared.most
+        self.shared.bytes.load(Ordering::Relaxed) < self.shared.full
     }
 
     /// Whether it takes nothing more until a restart.

@@ -7,6 +7,10 @@ mod captures;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;
 mod clients;
+mod durability;
+#[path = "../support/load.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod load;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod postgres;

@@ -3,11 +3,13 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub struct Postgres {
     bin: PathBuf,
     folder: tempfile::TempDir,
     port: u16,
+    runs: AtomicBool,
 }
 
 impl Postgres {
@@ -17,7 +19,7 @@ impl Postgres {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port();
-        let started = Self { bin, folder, port };
+        let started = Self { bin, folder, port, runs: AtomicBool::new(false) };
         if is_root() {
             // The server refuses to run as root; this user comes with its package.
             run(Command::new("chown").arg("postgres").arg(started.folder.path()));
@@ -44,10 +46,12 @@ impl Postgres {
         let (data, port) = (self.data(), self.port);
         let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories=''");
         run(self.tool("pg_ctl").args(["-D", &data, "-w", "-l", &format!("{data}.log"), "-o", &options, "start"]));
+        self.runs.store(true, Ordering::Relaxed);
     }
 
     /// Ends the server as a crash would: every connection is cut, every open transaction is gone.
     pub fn halt(&self) {
+        self.runs.store(false, Ordering::Relaxed);
         run(self.tool("pg_ctl").args(["-D", &self.data(), "-m", "immediate", "stop"]));
     }
 
@@ -75,6 +79,9 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        if !self.runs.load(Ordering::Relaxed) {
+            return;
+        }
         let data = self.data();
         let stopped = self.tool("pg_ctl").args(["-D", &data, "-m", "immediate", "stop"]).stdout(Stdio::null()).status();
         assert!(stopped.is_ok_and(|status| status.success()), "postgres in {data} did not stop");

@@ -55,10 +55,23 @@ impl Tacho {
 
     /// Sends TERM and waits for the drain.
     pub fn stop(mut self) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         let status = self.process.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a signal and does not wait.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) -> std::process::ExitStatus {
+        self.process.wait().unwrap()
     }
 
     /// CPU time so far, of all threads. The kernel counts in hundredths of a second.
