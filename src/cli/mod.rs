@@ -1,6 +1,8 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
+mod rebuild;
 mod report;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,10 @@ enum Verb {
     Run,
     /// Show what was used.
     Report(report::ReportArguments),
+    /// Prove that accounts are the sum of their records and records the sum of their calls.
+    Verify(verify::VerifyArguments),
+    /// Mend accounts that are not the sum of their records.
+    Rebuild(rebuild::RebuildArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -49,6 +55,20 @@ pub async fn run(arguments: Arguments) -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(error @ report::ReportError::Time(_)) => complain(&error, WRONG_USE),
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Verify(arguments) => match verify::verify(&config, &arguments).await {
+            Ok(verdict) => {
+                say(&verdict.text);
+                if verdict.clean { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM) }
+            }
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Rebuild(arguments) => match rebuild::rebuild(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
             Err(error) => complain(&error, PROBLEM),
         },
         Verb::CheckConfig => {

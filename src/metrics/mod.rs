@@ -6,10 +6,12 @@ mod labels;
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::domain::account::Drift;
 use crate::domain::call::{Call, Key, Usage};
 use crate::domain::record::{Record, Request};
 use labels::Cap;
@@ -36,6 +38,7 @@ pub struct Metrics {
     persist_records: IntCounterVec,
     pub persist_up: IntGauge,
     losses: IntCounterVec,
+    ledger_drift: IntGaugeVec,
     names: Names,
 }
 
@@ -121,6 +124,11 @@ impl Metrics {
             persist_records: make.counters("tacho_persist_records_total", "Records written.", &["result"])?,
             persist_up: make.gauge("tacho_persist_up", "1 while the database takes writes.")?,
             losses: make.counters("tacho_losses_total", "What could not be kept.", &["stage", "reason"])?,
+            ledger_drift: make.int_gauges(
+                "tacho_ledger_drift",
+                "How far the counters of the accounts are from the sum of their records.",
+                &["counter"],
+            )?,
             names: make.names()?,
             registry,
         })
@@ -140,6 +148,14 @@ impl Metrics {
     pub fn lost(&self, stage: &str, reason: &str, events: u64) {
         self.losses.with_label_values(&[stage, reason]).inc_by(events);
         tracing::error!(stage, reason, events, "lost");
+    }
+
+    /// What the store has found. Until then the family has no series: not known is not zero.
+    pub fn drift(&self, drift: &Drift) {
+        let set = |counter: &str, by| self.ledger_drift.with_label_values(&[counter]).set(by);
+        set("requests", drift.requests);
+        set("tokens", drift.tokens);
+        set("cost_nanousd", drift.cost_nanousd);
     }
 
     /// Counts what a committed write has changed: what is new is added; what was there already is not counted again.
@@ -263,6 +279,10 @@ impl Maker<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
         self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
