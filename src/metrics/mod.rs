@@ -124,11 +124,7 @@ impl Metrics {
             persist_records: make.counters("tacho_persist_records_total", "Records written.", &["result"])?,
             persist_up: make.gauge("tacho_persist_up", "1 while the database takes writes.")?,
             losses: make.counters("tacho_losses_total", "What could not be kept.", &["stage", "reason"])?,
-            ledger_drift: make.int_gauges(
-                "tacho_ledger_drift",
-                "How far the counters of the accounts are from the sum of their records.",
-                &["counter"],
-            )?,
+            ledger_drift: make.ledger_drift()?,
             names: make.names()?,
             registry,
         })
@@ -281,8 +277,9 @@ impl Maker<'_> {
         self.register(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    fn ledger_drift(&self) -> Result<IntGaugeVec, prometheus::Error> {
+        let help = "How far the counters of the accounts are from the sum of their records.";
+        self.register(IntGaugeVec::new(Opts::new("tacho_ledger_drift", help), &["counter"])?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
