@@ -1,7 +1,10 @@
 //! Somebody else spoils one thing at a time: verify names exactly that, and rebuild mends accounts.
 
+use std::cell::Cell;
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use sqlx::{AssertSqlSafe, Connection};
 use tacho::domain::account::{Drift, Used};
 use tacho::domain::record::Request;
 use tacho::metrics::Metrics;
@@ -29,6 +32,8 @@ pub async fn what_is_spoilt_is_named_and_mended(store: &Store, url: &str) {
     spoiler.rows_that_are_gone().await;
     verbs(url).await;
     while_others_write(store, url).await;
+    a_fault_that_moves_is_always_one(store, url).await;
+    what_is_being_written_is_counted(store, url).await;
 }
 
 fn forty() -> Request {
@@ -285,16 +290,76 @@ async fn while_others_write(store: &Store, url: &str) {
     };
     tokio::join!(writing, looking);
 
-    // An account that is counted anew loses nothing that others add to it meanwhile.
-    let mending = async {
-        for _ in 0..10 {
-            execute(url, "UPDATE billing_accounts SET tokens_used_current_period = 0 WHERE user_id = 'vic'").await;
-            store.rebuild(time(NOW)).await.unwrap().commit().await.unwrap();
+    other.close().await;
+}
+
+/// One thing is spoilt at any moment, now an account and now a record: in a snapshot it is never none of them and never both.
+async fn a_fault_that_moves_is_always_one(store: &Store, url: &str) {
+    let account = |requests| {
+        format!("UPDATE billing_accounts SET requests_used_current_period = {requests} WHERE user_id = 'ann'")
+    };
+    let record = |calls| of_forty("usage_records", &format!("llm_calls = {calls}"));
+    execute(url, &account(7)).await;
+    let done = Cell::new(false);
+    let moving = async {
+        while !done.get() {
+            together(url, [&account(1), &record(3)], Duration::ZERO).await;
+            together(url, [&account(7), &record(2)], Duration::ZERO).await;
         }
     };
-    tokio::join!(write_some(&other, 62..92), mending);
-    other.close().await;
+    let looking = async {
+        for _ in 0..40 {
+            assert_eq!(store.verify(MOST).await.unwrap().differences.len(), 1);
+        }
+        done.set(true);
+    };
+    tokio::join!(moving, looking);
+    execute(url, &account(1)).await;
     clean(store).await;
+}
+
+/// Somebody else is in the middle of writing when an account is counted anew.
+async fn what_is_being_written_is_counted(store: &Store, url: &str) {
+    let account =
+        |tokens| format!("UPDATE billing_accounts SET tokens_used_current_period = {tokens} WHERE user_id = 'kim'");
+    let record =
+        |tokens| format!("UPDATE usage_records SET total_tokens = {tokens} WHERE trace_id = '{}'", "06".repeat(16));
+    execute(url, &account(100)).await;
+    let writing = (account(104), record(7));
+    let writing = together(url, [&writing.0, &writing.1], Duration::from_millis(500));
+    let mending = async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        store.rebuild(time(NOW)).await.unwrap().commit().await.unwrap();
+    };
+    tokio::join!(writing, mending);
+    assert_eq!(lines(&store.verify(MOST).await.unwrap()), ["record 6 total_tokens 7, not 3"]);
+    let (account, record) = (account(3), record(3));
+    together(url, [&account, &record], Duration::ZERO).await;
+    clean(store).await;
+}
+
+/// Both statements in one transaction, which is left open for so long.
+async fn together(url: &str, statements: [&str; 2], open: Duration) {
+    let statements = statements.map(str::to_owned);
+    if url.starts_with("sqlite:") {
+        let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        for sql in statements {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        }
+        tokio::time::sleep(open).await;
+        tx.commit().await.unwrap();
+        connection.close().await.unwrap();
+    } else {
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        let mut tx = connection.begin().await.unwrap();
+        for sql in statements {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        }
+        tokio::time::sleep(open).await;
+        tx.commit().await.unwrap();
+        connection.close().await.unwrap();
+    }
 }
 
 async fn write_some(store: &Store, traces: std::ops::Range<u8>) {
