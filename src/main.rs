@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return cli::complain(&error),
+        Err(error) => return cli::complain(&error, cli::PROBLEM),
     };
     let code = runtime.block_on(cli::run(arguments));
     // What is still running was told to stop, or the person at the keyboard does not want to wait for it.

@@ -30,6 +30,8 @@ const WAITING_BATCHES: usize = 1;
 pub(super) const BATCH: usize = 2_000;
 /// How often the gatherer looks for quiet traces.
 const TICK: Duration = Duration::from_millis(50);
+/// The look reads all records of the current periods.
+const DRIFT_EVERY: Duration = Duration::from_secs(300);
 /// How long a start waits for a database that does not answer, before it goes on without.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -86,6 +88,7 @@ impl Flow {
         let (no_more, runtime) = (self.no_more.clone(), Handle::current());
         stages.spawn_blocking(move || feed(follower, &deliveries, &no_more, &runtime));
         stages.spawn(gather(Gatherer::new(&config.assemble), delivered, batches, self.metrics, progress));
+        stages.spawn(watch(writer.store.clone(), Arc::clone(&writer.metrics), self.no_more));
         stages.spawn(writer.run(waiting));
         while let Some(stage) = stages.join_next().await {
             // One that breaks down takes the others with it: all of it can be done again.
@@ -120,6 +123,25 @@ impl Flow {
                 () = pause.wait() => {}
                 () = self.no_more.cancelled() => return Ok(None),
             }
+        }
+    }
+}
+
+/// Looks from time to time whether the accounts are still the sums of their records.
+async fn watch(store: Store, metrics: Arc<Metrics>, no_more: CancellationToken) -> Result<(), AppError> {
+    let mut tick = tokio::time::interval(DRIFT_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let look = async {
+            tick.tick().await;
+            store.drift().await
+        };
+        tokio::select! {
+            drift = look => match drift {
+                Ok(drift) => metrics.drift(&drift),
+                Err(error) => tracing::debug!(%error, "drift of the accounts not known"),
+            },
+            () = no_more.cancelled() => return Ok(()),
         }
     }
 }

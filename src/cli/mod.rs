@@ -1,6 +1,8 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
+mod rebuild;
 mod report;
+mod verify;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -31,18 +33,23 @@ enum Verb {
     Run,
     /// Show what was used.
     Report(report::ReportArguments),
+    /// Prove that accounts are the sum of their records and records the sum of their calls.
+    Verify(verify::VerifyArguments),
+    /// Mend accounts that are not the sum of their records.
+    Rebuild(rebuild::RebuildArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
 
-const PROBLEM: u8 = 1;
+/// Exit code of a verb that found or met a problem.
+pub const PROBLEM: u8 = 1;
 const WRONG_USE: u8 = 2;
 
 /// Runs the verb; whatever goes wrong is said on standard error.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let config = match load(arguments.config) {
         Ok(config) => config,
-        Err(error) => return complain_with(&error, WRONG_USE),
+        Err(error) => return complain(&error, WRONG_USE),
     };
     match arguments.verb.unwrap_or(Verb::Run) {
         Verb::Run => serve(config).await,
@@ -51,8 +58,22 @@ pub async fn run(arguments: Arguments) -> ExitCode {
                 say(text.trim_end());
                 ExitCode::SUCCESS
             }
-            Err(error @ report::ReportError::Time(_)) => complain_with(&error, WRONG_USE),
-            Err(error) => complain_with(&error, PROBLEM),
+            Err(error @ report::ReportError::Time(_)) => complain(&error, WRONG_USE),
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Verify(arguments) => match verify::verify(&config, &arguments).await {
+            Ok(verdict) => {
+                say(&verdict.text);
+                if verdict.clean { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM) }
+            }
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Rebuild(arguments) => match rebuild::rebuild(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error, PROBLEM),
         },
         Verb::CheckConfig => {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
@@ -86,7 +107,7 @@ async fn serve(config: Config) -> ExitCode {
         };
         match ended {
             Some(Ok(())) => return ExitCode::SUCCESS,
-            Some(Err(error)) => return complain_with(&error, PROBLEM),
+            Some(Err(error)) => return complain(&error, PROBLEM),
             None if stop.is_cancelled() => {
                 tracing::warn!("second signal: leaving at once; what is not in the database is in the journal");
                 return ExitCode::SUCCESS;
@@ -101,12 +122,7 @@ fn scheme(url: &str) -> &str {
     url.split(':').next().unwrap_or(url)
 }
 
-/// For what goes wrong before any verb.
-pub fn complain(error: &dyn std::error::Error) -> ExitCode {
-    complain_with(error, PROBLEM)
-}
-
-fn complain_with(error: &dyn std::error::Error, code: u8) -> ExitCode {
+pub fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
     let causes = std::iter::successors(Some(error), |error| error.source());
     say_error(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
     ExitCode::from(code)

@@ -150,7 +150,7 @@ fn average(rows: &[SummaryRow], requests: i64) -> f64 {
 }
 
 /// `1234567` → `1_234_567`.
-fn grouped(number: i64) -> String {
+pub(super) fn grouped(number: i64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

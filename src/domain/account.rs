@@ -57,6 +57,15 @@ impl Used {
     }
 }
 
+/// How far the counters of all accounts are from the fold of their records: sums of differences without their signs, so that no
+/// two cancel out. All zero while every account is right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    pub requests: i64,
+    pub tokens: i64,
+    pub cost_nanousd: i64,
+}
+
 /// The month an account stands in after a record of time `latest` was seen. It never goes back, and never past the month of
 /// `now`: a clock that runs ahead must not close a period early.
 pub fn period_after(current: Option<Timestamp>, latest: Timestamp, now: Timestamp) -> Timestamp {

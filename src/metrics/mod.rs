@@ -6,11 +6,12 @@ mod labels;
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::domain::account::Drift;
 use crate::domain::call::{Call, Key, Usage};
 use crate::domain::record::{Record, Request};
 use labels::Cap;
@@ -38,6 +39,7 @@ pub struct Metrics {
     persist_records: IntCounterVec,
     pub persist_up: IntGauge,
     losses: IntCounterVec,
+    ledger_drift: IntGaugeVec,
     names: Names,
 }
 
@@ -136,6 +138,7 @@ impl Metrics {
             persist_records: make.counters("tacho_persist_records_total", "Records written.", &["result"])?,
             persist_up: make.gauge("tacho_persist_up", "1 while the database takes writes.")?,
             losses: make.counters("tacho_losses_total", "What could not be kept.", &["stage", "reason"])?,
+            ledger_drift: make.ledger_drift()?,
             names: make.names()?,
             registry,
         })
@@ -160,6 +163,14 @@ impl Metrics {
     /// A trace that the database would not take is in the table of dead letters.
     pub fn set_aside(&self) {
         self.persist_records.with_label_values(&["dead_letter"]).inc();
+    }
+
+    /// What the store has found. Until then the family has no series: not known is not zero.
+    pub fn drift(&self, drift: &Drift) {
+        let set = |counter: &str, by| self.ledger_drift.with_label_values(&[counter]).set(by);
+        set("requests", drift.requests);
+        set("tokens", drift.tokens);
+        set("cost_nanousd", drift.cost_nanousd);
     }
 
     /// Counts what a committed write has changed: what is new is added; what was there already is not counted again.
@@ -304,6 +315,11 @@ impl Maker<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
         self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn ledger_drift(&self) -> Result<IntGaugeVec, prometheus::Error> {
+        let help = "How far the counters of the accounts are from the sum of their records.";
+        self.register(IntGaugeVec::new(Opts::new("tacho_ledger_drift", help), &["counter"])?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {

@@ -6,7 +6,7 @@ use super::PersistError;
 use super::rows::Values;
 use super::store::Tx;
 use super::value::Kind::{Int, Text, Time};
-use super::value::{Kind, Value};
+use super::value::{Kind, Row, Value};
 use crate::domain::account::{AccountId, Used, period_after};
 use crate::domain::record::Record;
 use crate::domain::time::Timestamp;
@@ -34,11 +34,11 @@ struct Touched<'r> {
 }
 
 /// An account as it was read and as it becomes.
-struct Moving {
-    id: AccountId,
+pub(super) struct Moving {
+    pub id: AccountId,
     plan: String,
     period: Timestamp,
-    used: Used,
+    pub used: Used,
     next: Timestamp,
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn settle(tx: &mut Tx, rewrites: Vec<Rewrite<'_>>, now: Timesta
         return Ok(());
     }
     open_accounts(tx, &touched, now).await?;
-    let mut accounts = read_accounts(tx, &touched).await?;
+    let mut accounts = read_accounts(tx, touched.keys()).await?;
     for account in &mut accounts {
         let Some(touched) = touched.get(&account.id) else { continue };
         if let Some(latest) = touched.after.iter().map(|record| record.key.started_at).max() {
@@ -111,20 +111,35 @@ async fn open_accounts(
     touched: &BTreeMap<AccountId, Touched<'_>>,
     now: Timestamp,
 ) -> Result<(), PersistError> {
-    let opened: Vec<Values> = touched
-        .iter()
-        .map(|(id, touched)| account_row(id, PLAN, &Used::default(), touched.first_period(now), now))
-        .collect();
-    let sql = format!("INSERT INTO billing_accounts ({COLUMNS}) {{rows}} ON CONFLICT (tenant, user_id) DO NOTHING");
-    tx.bulk(&sql, KINDS, opened).await.map(drop)
+    let opened: Vec<Values> =
+        touched.iter().map(|(id, touched)| empty_row(id, touched.first_period(now), now)).collect();
+    insert_accounts(tx, opened).await.map(drop)
 }
 
-async fn read_accounts(tx: &mut Tx, touched: &BTreeMap<AccountId, Touched<'_>>) -> Result<Vec<Moving>, PersistError> {
+/// The row of an account that has just been opened.
+pub(super) fn empty_row(id: &AccountId, period: Timestamp, now: Timestamp) -> Values {
+    account_row(id, PLAN, &Used::default(), period, now)
+}
+
+/// Leaves alone those that are there; answers with tenant and user of the others.
+pub(super) async fn insert_accounts(tx: &mut Tx, rows: Vec<Values>) -> Result<Vec<Row>, PersistError> {
+    let sql = format!(
+        "INSERT INTO billing_accounts ({COLUMNS}) {{rows}} ON CONFLICT (tenant, user_id) DO NOTHING \
+         RETURNING tenant, user_id"
+    );
+    tx.bulk(&sql, KINDS, rows).await
+}
+
+/// The accounts of these ids, each locked.
+pub(super) async fn read_accounts(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = &AccountId>,
+) -> Result<Vec<Moving>, PersistError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM billing_accounts WHERE (tenant, user_id) IN ({{rows}}) ORDER BY tenant, user_id{}",
         tx.lock()
     );
-    let ids: Vec<Values> = touched.keys().map(|id| vec![Value::text(&id.tenant), Value::text(&id.user)]).collect();
+    let ids: Vec<Values> = ids.map(|id| vec![Value::text(&id.tenant), Value::text(&id.user)]).collect();
     let mut accounts = Vec::new();
     for row in tx.bulk(&sql, &[Text, Text], ids).await? {
         let period = row.time(6)?;
@@ -161,8 +176,8 @@ async fn write_resets(tx: &mut Tx, moved: &[Moving], now: Timestamp) -> Result<(
     tx.bulk(sql, RESET_KINDS, resets).await.map(drop)
 }
 
-/// Counts the records of the new period: some of them may have come before the account entered it.
-async fn recount(tx: &mut Tx, moved: &mut [Moving]) -> Result<(), PersistError> {
+/// Counts the records of the period that each stands in next: some of them may have come before the account entered it.
+pub(super) async fn recount(tx: &mut Tx, moved: &mut [Moving]) -> Result<(), PersistError> {
     let periods: Vec<Values> = moved
         .iter()
         .map(|account| vec![Value::text(&account.id.tenant), Value::text(&account.id.user), Value::time(account.next)])
@@ -182,7 +197,7 @@ async fn recount(tx: &mut Tx, moved: &mut [Moving]) -> Result<(), PersistError> 
     Ok(())
 }
 
-async fn write_accounts(tx: &mut Tx, accounts: &[Moving], now: Timestamp) -> Result<(), PersistError> {
+pub(super) async fn write_accounts(tx: &mut Tx, accounts: &[Moving], now: Timestamp) -> Result<(), PersistError> {
     let written: Vec<Values> = accounts
         .iter()
         .map(|account| account_row(&account.id, &account.plan, &account.used, account.next, now))

@@ -4,10 +4,12 @@
 mod accounts;
 mod postgres;
 mod query;
+mod rebuild;
 mod rows;
 mod sqlite;
 mod store;
 mod value;
+mod verify;
 mod work;
 
 use std::sync::Arc;
@@ -20,8 +22,11 @@ use crate::domain::record::Request;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 
+pub use crate::domain::account::Drift;
 pub use query::{AccountRow, Group, Page, RecordFilter, RecordRow, SummaryRow};
+pub use rebuild::{Mended, Rebuild};
 pub use store::{PostgresStore, SqliteStore, Store};
+pub use verify::{Checked, Difference, RowKey, Verification, What};
 pub use work::Work;
 
 /// The section `[database]`.

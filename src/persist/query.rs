@@ -192,12 +192,18 @@ const CALL_SUMS: &str = "COUNT(DISTINCT trace_id || tenant || COALESCE(request_s
     COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
     COUNT(CASE WHEN usage = 'reported' AND cost_nanousd IS NULL THEN 1 END), AVG(duration_ms)";
 
-/// What the record of a call says in this column. The record without a request is the only one of its trace and tenant.
+/// What the record of a call says in this column.
 fn of_record(column: &str) -> String {
+    format!("(SELECT r.{column} FROM usage_records r WHERE {}) =", belongs("llm_calls"))
+}
+
+/// Whether the call of this name is one of the record `r`. The record without a request is the only one of its trace and tenant.
+/// The tenant stands in an expression, so that no index is taken for it: Postgres does that while it has no statistics of the
+/// table, and then reads all records of the tenant for each call.
+pub(super) fn belongs(call: &str) -> String {
     format!(
-        "(SELECT r.{column} FROM usage_records r WHERE r.trace_id = llm_calls.trace_id AND r.tenant = llm_calls.tenant \
-         AND (r.span_id = llm_calls.request_span_id \
-         OR (llm_calls.request_span_id IS NULL AND r.endpoint IS NULL AND r.method IS NULL))) ="
+        "r.trace_id = {call}.trace_id AND r.tenant || '' = {call}.tenant AND (r.span_id = {call}.request_span_id \
+         OR ({call}.request_span_id IS NULL AND r.endpoint IS NULL AND r.method IS NULL))"
     )
 }
 

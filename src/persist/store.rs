@@ -50,10 +50,11 @@ impl Store {
     /// wait for each other in a circle. Dropped without `commit`, nothing happened.
     pub async fn begin<'p>(&self, proposed: &'p [Change]) -> Result<Work<'p>, PersistError> {
         debug_assert!(proposed.is_sorted_by(|a, b| a.trace_id < b.trace_id), "sorted by trace, each once");
-        Work::begin(self.transaction().await?, Arc::clone(self.holder()), proposed).await
+        Work::begin(self.writing().await?, Arc::clone(self.holder()), proposed).await
     }
 
-    async fn transaction(&self) -> Result<Tx, PersistError> {
+    /// A transaction that may write. In SQLite it is the only one from here on.
+    pub(super) async fn writing(&self) -> Result<Tx, PersistError> {
         Ok(match self {
             Self::Sqlite(store) => Tx::Sqlite(store.pools.writer.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(store) => Tx::Postgres(store.pool.begin().await?),
@@ -69,9 +70,21 @@ impl Store {
 
     /// Writes how far a journal is, where no batch does.
     pub async fn write_checkpoint(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PersistError> {
-        let mut tx = self.transaction().await?;
+        let mut tx = self.writing().await?;
         tx.checkpoint(checkpoint, now).await?;
         tx.commit().await
+    }
+
+    /// A transaction whose statements all see the database as it stood at the first of them, whoever writes meanwhile. It blocks
+    /// no writer, but while it is open SQLite cannot shorten its log and Postgres cannot clean up.
+    pub(super) async fn snapshot(&self) -> Result<Tx, PersistError> {
+        Ok(match self {
+            Self::Sqlite(store) => Tx::Sqlite(store.pools.readers.begin_with("BEGIN DEFERRED").await?),
+            Self::Postgres(store) => {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                Tx::Postgres(store.pool.begin_with(begin).await?)
+            }
+        })
     }
 
     /// How many transactions can usefully be open at once. SQLite has one writer.
@@ -114,7 +127,7 @@ impl Store {
             Value::Bytes(encode_extract(&change.trace)?),
             Value::time(now),
         ];
-        let mut tx = self.transaction().await?;
+        let mut tx = self.writing().await?;
         tx.fetch(sql, &values).await?;
         tx.commit().await
     }
@@ -185,15 +198,15 @@ impl Tx {
         let how_many = i64::try_from(how_many).unwrap_or(i64::MAX);
         let values = [Value::Int(how_many)];
         match self {
-            Self::Sqlite(tx) => {
+            Self::Sqlite(_) => {
                 let sql = "UPDATE usage_records_change_seq SET last_value = last_value + $1 RETURNING last_value";
-                let found = sqlite::fetch(&mut **tx, sql, &values).await?;
+                let found = self.fetch(sql, &values).await?;
                 let last = found.first().map_or(Ok(0), |row| row.int(0))?;
                 Ok((last - how_many + 1..=last).collect())
             }
-            Self::Postgres(tx) => {
+            Self::Postgres(_) => {
                 let sql = "SELECT nextval('usage_records_change_seq') FROM generate_series(1, $1)";
-                let found = postgres::fetch(&mut **tx, sql, &values).await?;
+                let found = self.fetch(sql, &values).await?;
                 let mut numbers = found.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?;
                 numbers.sort_unstable();
                 Ok(numbers)

@@ -132,6 +132,14 @@ pub(super) enum Row {
 type Got<T> = Result<T, sqlx::Error>;
 
 impl Row {
+    /// How many columns it has.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Sqlite(row) => row.len(),
+            Self::Postgres(row) => row.len(),
+        }
+    }
+
     pub fn text(&self, column: usize) -> Got<String> {
         match self {
             Self::Sqlite(row) => row.try_get(column),

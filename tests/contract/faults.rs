@@ -9,7 +9,7 @@ use crate::postgres::Postgres;
 use crate::{NOW, account, change, request, rows, time, trace_id, write};
 
 /// A statement of somebody else.
-async fn execute(url: &str, sql: &str) {
+pub async fn execute(url: &str, sql: &str) {
     if url.starts_with("sqlite:") {
         let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
         sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();

@@ -5,6 +5,7 @@ mod faults;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod readings;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,7 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     faults::an_extract_of_another_version_is_never_overwritten(&store, url).await;
     accounts_stay_the_sum_of_their_records(&store).await;
     a_batch_of_many_traces(&store).await;
+    verify::what_is_spoilt_is_named_and_mended(&store, url).await;
     for group in [Group::User, Group::Model, Group::Endpoint, Group::Day] {
         assert!(!store.summary(group, &RecordFilter::default()).await.unwrap().is_empty(), "{group:?}");
     }

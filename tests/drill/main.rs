@@ -87,8 +87,11 @@ async fn drill(name: &str, plan: Plan, database: Database) -> Outcome {
     outcome
 }
 
-/// What the rows say, and that the billing accounts say the same.
+/// What the rows say, and that the billing accounts and the calls say the same.
 async fn written(url: &str) -> Account {
+    let mut verify = std::process::Command::new(env!("CARGO_BIN_EXE_tacho"));
+    let verified = verify.arg("verify").env("TACHO_DATABASE__URL", url).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     let store = Store::open(url, "drill").await.unwrap();
     let rows = store.summary(Group::User, &RecordFilter::default()).await.unwrap();
     let count = |number: i64| u64::try_from(number).unwrap();
@@ -98,12 +101,6 @@ async fn written(url: &str) -> Account {
         input: count(row.input_tokens),
         output: count(row.output_tokens),
     };
-    for account in store.accounts(None).await.unwrap() {
-        let row = rows.iter().find(|row| row.group == account.user_id).unwrap();
-        assert_eq!(account.requests_used_current_period, row.requests, "{account:?}");
-        assert_eq!(account.tokens_used_current_period, row.total_tokens, "{account:?}");
-        assert_eq!(Some(account.cost_used_current_period_nanousd), row.cost_nanousd, "{account:?}");
-    }
     store.close().await;
     rows.iter().map(|row| (row.group.clone(), used(row))).collect()
 }

@@ -1,0 +1,253 @@
+//! Proves that accounts are the fold of their records and records the fold of their calls. The databases do the comparing, so that
+//! only what differs comes back; nothing is ever written here.
+
+use serde::Serialize;
+
+use super::PersistError;
+use super::query::belongs;
+use super::store::{Store, Tx};
+use super::value::{Row, Value};
+use crate::domain::account::Drift;
+
+/// A column of a table and what is added up for it.
+type Fold = (&'static str, &'static str);
+
+/// Of `a`, an account, over `r`, the records of its period.
+const ACCOUNT_FOLDS: &[Fold] = &[
+    ("requests_used_current_period", "COUNT(r.trace_id)"),
+    ("tokens_used_current_period", "CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT)"),
+    ("cost_used_current_period_nanousd", "CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT)"),
+];
+
+/// Of a record over `c`, calls of it: what `Totals::of` reckons. Calls of unknown usage have stored no tokens.
+const RECORD_FOLDS: &[Fold] = &[
+    ("llm_calls", "COUNT(*)"),
+    ("llm_errors", "COUNT(c.error_type)"),
+    ("input_tokens", "SUM(c.input_tokens)"),
+    ("output_tokens", "SUM(c.output_tokens)"),
+    ("cached_input_tokens", "SUM(c.cached_input_tokens)"),
+    ("cache_write_tokens", "SUM(c.cache_write_tokens)"),
+    ("reasoning_tokens", "SUM(c.reasoning_tokens)"),
+    ("total_tokens", "SUM(c.input_tokens + c.output_tokens)"),
+    (COST, "SUM(c.cost_nanousd)"),
+    ("unknown_usage_calls", "COUNT(CASE WHEN c.usage = 'unknown' THEN 1 END)"),
+    ("unpriced_calls", "COUNT(CASE WHEN c.usage = 'reported' AND c.cost_nanousd IS NULL THEN 1 END)"),
+];
+const COST: &str = "cost_nanousd";
+
+/// Records of users that have no account.
+pub(super) const WITHOUT_ACCOUNT: &str = "usage_records r WHERE r.user_id IS NOT NULL AND NOT EXISTS \
+    (SELECT 1 FROM billing_accounts a WHERE a.tenant = r.tenant AND a.user_id = r.user_id)";
+
+/// What was looked at and what was found to differ.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    pub checked: Checked,
+    /// Accounts by name first, then records and calls by time.
+    pub differences: Vec<Difference>,
+    /// How many more there are.
+    pub not_listed: i64,
+}
+
+/// How many rows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    pub accounts: i64,
+    pub records: i64,
+    pub calls: i64,
+}
+
+/// One column of one row that is not what the rows below it add up to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    pub what: What,
+    pub key: RowKey,
+    pub column: String,
+    pub stored: Option<i64>,
+    pub folded: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    Account,
+    /// A user has records: of `accounts` there are 0 and should be 1.
+    MissingAccount,
+    Record,
+    /// A call belongs to no record: of `records` there are 0 and should be 1.
+    StrayCall,
+}
+
+impl What {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::MissingAccount => "missing account",
+            Self::Record => "record",
+            Self::StrayCall => "stray call",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum RowKey {
+    Account { tenant: String, user_id: String },
+    Span { started_at: String, trace_id: String, span_id: String, tenant: String },
+}
+
+impl Verification {
+    pub fn is_clean(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+impl Store {
+    /// Compares everything as it stood at one moment, whoever writes meanwhile. Lists at most so many differences.
+    pub async fn verify(&self, most: u32) -> Result<Verification, PersistError> {
+        let mut tx = self.snapshot().await?;
+        let checked = count(&mut tx).await?;
+        let (mut differences, mut all) = (Vec::new(), 0);
+        for what in [What::Account, What::MissingAccount, What::Record, What::StrayCall] {
+            let found = tx.fetch(&statement(what), &[Value::Int(most.into())]).await?;
+            all += found.first().map_or(Ok(0), |row| row.int(row.len() - 1))?;
+            let room = (most as usize).saturating_sub(differences.len());
+            for row in found.iter().take(room) {
+                differences.push(difference(what, row)?);
+            }
+        }
+        tx.commit().await?;
+        let listed = i64::try_from(differences.len()).unwrap_or(i64::MAX);
+        Ok(Verification { checked, differences, not_listed: all - listed })
+    }
+
+    /// How far all accounts together are from their records. An account that is missing has no period, so all records of its user
+    /// count. Reads every record of the current periods: a question for each few minutes, not for each second.
+    pub async fn drift(&self) -> Result<Drift, PersistError> {
+        let pairs = (0..ACCOUNT_FOLDS.len()).map(|n| format!("stored_{n}, folded_{n}"));
+        let nothing_and_folds = ACCOUNT_FOLDS.iter().map(|(_, fold)| format!("0, {fold}"));
+        let sums =
+            (0..ACCOUNT_FOLDS.len()).map(|n| format!("CAST(COALESCE(SUM(ABS(stored_{n} - folded_{n})), 0) AS BIGINT)"));
+        let sql = format!(
+            "WITH {}, pairs AS (SELECT {} FROM folded UNION ALL SELECT {} FROM {WITHOUT_ACCOUNT}) SELECT {} FROM pairs",
+            folded_accounts(),
+            join(pairs),
+            join(nothing_and_folds),
+            join(sums)
+        );
+        let found = self.fetch(&sql, &[]).await?;
+        let Some(row) = found.first() else { return Ok(Drift::default()) };
+        Ok(Drift { requests: row.int(0)?, tokens: row.int(1)?, cost_nanousd: row.int(2)? })
+    }
+}
+
+/// Tenant and user of the accounts that are not the fold of their records, in order.
+pub(super) fn differing_accounts() -> String {
+    let differ = (0..ACCOUNT_FOLDS.len()).map(differs).collect::<Vec<_>>().join(" OR ");
+    format!("WITH {} SELECT tenant, user_id FROM folded WHERE {differ} ORDER BY tenant, user_id", folded_accounts())
+}
+
+async fn count(tx: &mut Tx) -> Result<Checked, PersistError> {
+    let sql = "SELECT (SELECT COUNT(*) FROM billing_accounts), (SELECT COUNT(*) FROM usage_records), \
+               (SELECT COUNT(*) FROM llm_calls)";
+    let found = tx.fetch(sql, &[]).await?;
+    let number = |column| found.first().map_or(Ok(0), |row| row.int(column));
+    Ok(Checked { accounts: number(0)?, records: number(1)?, calls: number(2)? })
+}
+
+/// Answers with a line for each difference, at most `$1`: the key, the column, what is stored, what is folded and how many lines
+/// there are in all.
+fn statement(what: What) -> String {
+    let one_missing = "CAST(0 AS BIGINT), CAST(1 AS BIGINT), COUNT(*) OVER ()";
+    match what {
+        What::Account => lines(&folded_accounts(), "tenant, user_id", ACCOUNT_FOLDS),
+        What::Record => lines(&folded_records(), "started_at, trace_id, span_id, tenant", RECORD_FOLDS),
+        What::MissingAccount => format!(
+            "SELECT r.tenant, r.user_id, 'accounts', {one_missing} FROM {WITHOUT_ACCOUNT} \
+             GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id LIMIT $1"
+        ),
+        What::StrayCall => format!(
+            "SELECT c.started_at, c.trace_id, c.span_id, c.tenant, 'records', {one_missing} FROM llm_calls c \
+             WHERE NOT EXISTS (SELECT 1 FROM usage_records r WHERE {}) \
+             ORDER BY c.started_at, c.trace_id, c.span_id, c.tenant LIMIT $1",
+            belongs("c")
+        ),
+    }
+}
+
+/// Of the rows that differ, which are few, each column that does gets a line.
+fn lines(folded: &str, key: &str, folds: &[Fold]) -> String {
+    let differ = (0..folds.len()).map(differs).collect::<Vec<_>>().join(" OR ");
+    let line = |(n, (column, _)): (usize, &Fold)| {
+        let differs = differs(n);
+        format!(
+            "SELECT {key}, '{column}' AS name, stored_{n} AS stored, folded_{n} AS folded FROM differing WHERE {differs}"
+        )
+    };
+    let lines: Vec<String> = folds.iter().enumerate().map(line).collect();
+    format!(
+        "WITH {folded}, differing AS MATERIALIZED (SELECT * FROM folded WHERE {differ}), lines AS ({}) \
+         SELECT {key}, name, stored, folded, COUNT(*) OVER () FROM lines ORDER BY {key}, name LIMIT $1",
+        lines.join(" UNION ALL ")
+    )
+}
+
+fn differs(n: usize) -> String {
+    format!("stored_{n} IS DISTINCT FROM folded_{n}")
+}
+
+/// `folded`: each account with what is stored and what its records add up to.
+fn folded_accounts() -> String {
+    format!(
+        "folded AS (SELECT a.tenant, a.user_id, {} FROM billing_accounts a LEFT JOIN usage_records r \
+         ON r.tenant = a.tenant AND r.user_id = a.user_id AND r.started_at >= a.period_started_at \
+         GROUP BY a.tenant, a.user_id)",
+        stored_and_folded("a", ACCOUNT_FOLDS.iter().map(|(column, fold)| (*column, (*fold).to_owned())))
+    )
+}
+
+/// `folded`: each record with what is stored and what its calls add up to. The calls of one span are added up first: that is one
+/// sort, and SQLite makes an index of what comes of it, which it does not of every table.
+fn folded_records() -> String {
+    let by_span = join(RECORD_FOLDS.iter().map(|(column, fold)| format!("{fold} AS {column}")));
+    format!(
+        "spans AS MATERIALIZED (SELECT c.trace_id, c.tenant, c.request_span_id, {by_span} FROM llm_calls c \
+         GROUP BY c.trace_id, c.tenant, c.request_span_id), \
+         folded AS (SELECT r.started_at, r.trace_id, r.span_id, r.tenant, {} FROM usage_records r LEFT JOIN spans c \
+         ON {} GROUP BY r.started_at, r.trace_id, r.span_id, r.tenant)",
+        stored_and_folded("r", RECORD_FOLDS.iter().map(|(column, _)| (*column, sum_of_spans(column)))),
+        belongs("c")
+    )
+}
+
+/// No calls have cost nothing; of calls without a price it is not known.
+fn sum_of_spans(column: &str) -> String {
+    let sum = format!("CAST(SUM(c.{column}) AS BIGINT)");
+    if column == COST {
+        format!("CASE WHEN COUNT(c.trace_id) = 0 THEN 0 ELSE {sum} END")
+    } else {
+        format!("COALESCE({sum}, 0)")
+    }
+}
+
+fn stored_and_folded<'f>(table: &str, folds: impl Iterator<Item = (&'f str, String)>) -> String {
+    let pair =
+        |(n, (column, fold)): (usize, (&str, String))| format!("{table}.{column} AS stored_{n}, {fold} AS folded_{n}");
+    join(folds.enumerate().map(pair))
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn difference(what: What, row: &Row) -> Result<Difference, sqlx::Error> {
+    let (key, next) = match what {
+        What::Account | What::MissingAccount => (RowKey::Account { tenant: row.text(0)?, user_id: row.text(1)? }, 2),
+        What::Record | What::StrayCall => {
+            let started_at = row.time(0)?.to_string();
+            (RowKey::Span { started_at, trace_id: row.text(1)?, span_id: row.text(2)?, tenant: row.text(3)? }, 4)
+        }
+    };
+    let (stored, folded) = (row.maybe_int(next + 1)?, row.maybe_int(next + 2)?);
+    Ok(Difference { what, key, column: row.text(next)?, stored, folded })
+}
