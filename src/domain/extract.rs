@@ -56,8 +56,14 @@ impl Extract {
         self.bytes.reserve(bytes);
     }
 
-    /// Adds a span whose facts are those collected, and not its own.
-    pub fn push(&mut self, origin: &Arc<Origin>, trace_id: TraceId, span: &Span, facts: &mut FactsBuilder) {
+    /// Adds a span; its facts are what is collected now, and not its own.
+    pub fn push(
+        &mut self,
+        origin: &Arc<Origin>,
+        trace_id: TraceId,
+        span: &Span,
+        collect: impl FnOnce(&mut FactsBuilder),
+    ) {
         if self.origin.as_ref().is_none_or(|last| !Arc::ptr_eq(last, origin)) {
             self.push_origin(origin);
             self.origin = Some(Arc::clone(origin));
@@ -72,8 +78,19 @@ impl Extract {
         }
         self.bytes.extend_from_slice(&span.start.0.to_le_bytes());
         self.bytes.extend_from_slice(&span.end.0.to_le_bytes());
-        facts.drain_into(&mut self.bytes);
+        self.push_facts(collect);
         self.spans += 1;
+    }
+
+    /// Led by their length.
+    fn push_facts(&mut self, collect: impl FnOnce(&mut FactsBuilder)) {
+        let place = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        let mut facts = FactsBuilder::behind(std::mem::take(&mut self.bytes));
+        collect(&mut facts);
+        self.bytes = facts.into_bytes();
+        let length = u16::try_from(self.bytes.len() - place - 2).expect("every fact is cut, all together to some KiB");
+        self.bytes[place..place + 2].copy_from_slice(&length.to_le_bytes());
     }
 
     fn push_origin(&mut self, origin: &Origin) {
@@ -144,9 +161,14 @@ fn read_span(first: u8, rest: &mut &[u8]) -> Result<(TraceId, Span), NoExtract> 
         start: Timestamp(u64::from_le_bytes(chunk(rest)?)),
         end: Timestamp(u64::from_le_bytes(chunk(rest)?)),
         failed: first & FAILED != 0,
-        facts: Facts::split_from(rest).ok_or(NoExtract)?,
+        facts: read_facts(rest)?,
     };
     Ok((trace_id, span))
+}
+
+fn read_facts(rest: &mut &[u8]) -> Result<Facts, NoExtract> {
+    let length = usize::from(u16::from_le_bytes(chunk(rest)?));
+    Facts::from_packed(slice(rest, length)?).ok_or(NoExtract)
 }
 
 fn chunk<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], NoExtract> {
@@ -172,19 +194,19 @@ mod tests {
         let (mut extract, mut spans) = (Extract::default(), Vec::new());
         for (n, kind) in (1..).zip(Kind::ALL) {
             let origin = if n % 3 == 0 { &other } else { &one };
-            let facts = || {
-                let mut facts = FactsBuilder::default();
+            let collect = |facts: &mut FactsBuilder| {
                 facts.text(Field::User, &"ü".repeat(usize::from(n) * 20));
                 facts.number(Field::InputTokens, u64::MAX >> n);
-                facts
             };
+            let mut facts = FactsBuilder::default();
+            collect(&mut facts);
             let trace_id = TraceId::from_bytes(&[n; 16]).unwrap();
             let parent = (n % 2 == 0).then(|| SpanId::from_bytes(&[n + 1; 8]).unwrap());
             let (start, end) = (Timestamp(n.into()), Timestamp(u64::MAX));
             let id = SpanId::from_bytes(&[n; 8]).unwrap();
             let bare = Span { id, parent, kind, start, end, failed: n % 4 == 0, facts: Facts::default() };
-            extract.push(origin, trace_id, &bare, &mut facts());
-            spans.push(Received { trace_id, origin: Arc::clone(origin), span: Span { facts: facts().take(), ..bare } });
+            extract.push(origin, trace_id, &bare, collect);
+            spans.push(Received { trace_id, origin: Arc::clone(origin), span: Span { facts: facts.take(), ..bare } });
         }
         (extract, spans)
     }

@@ -123,12 +123,8 @@ impl Facts {
         self.0.len()
     }
 
-    /// Takes the facts that `FactsBuilder::drain_into` wrote off the front of these bytes; `None` if none are there.
-    pub(super) fn split_from(rest: &mut &[u8]) -> Option<Self> {
-        let mut tail = *rest;
-        let length = usize::try_from(split_varint(&mut tail)?).ok()?;
-        let (packed, tail) = tail.split_at_checked(length)?;
-        *rest = tail;
+    /// From packed bytes; `None` if they are none.
+    pub(super) fn from_packed(packed: &[u8]) -> Option<Self> {
         is_packed(packed).then(|| Self(packed.into()))
     }
 
@@ -255,12 +251,13 @@ impl FactsBuilder {
         facts
     }
 
-    /// Appends what was collected, led by its length, and starts anew.
-    pub(super) fn drain_into(&mut self, bytes: &mut Vec<u8>) {
-        push_varint(bytes, self.packed.len() as u64);
-        bytes.extend_from_slice(&self.packed);
-        self.packed.clear();
-        self.last = None;
+    /// Goes on behind these bytes, which are handed out again with what was collected.
+    pub(super) fn behind(bytes: Vec<u8>) -> Self {
+        Self { packed: bytes, last: None }
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.packed
     }
 
     #[inline]

@@ -37,7 +37,8 @@ pub(super) struct Head<'a> {
     pub trace_id: &'a [u8],
     pub span_id: &'a [u8],
     pub parent: &'a [u8],
-    pub name: &'a str,
+    /// UTF-8.
+    pub name: &'a [u8],
     pub kind: i32,
     pub start: u64,
     pub end: u64,
@@ -61,7 +62,6 @@ pub(super) struct Extractor<'a> {
     slots: [(u8, Held<'a>); Field::COUNT],
     /// Bit `n` is set where slot `n` holds something of the present span.
     taken: u32,
-    facts: FactsBuilder,
 }
 
 const _: () = assert!(Field::COUNT <= 32, "the bits of Extractor::taken");
@@ -69,7 +69,7 @@ const _: () = assert!(Field::COUNT <= 32, "the bits of Extractor::taken");
 impl<'a> Extractor<'a> {
     pub fn new(rules: &'a Rules) -> Self {
         let slots = std::array::from_fn(|_| (0, Held::Number(0)));
-        Self { rules, slots, taken: 0, facts: FactsBuilder::default() }
+        Self { rules, slots, taken: 0 }
     }
 
     pub fn dialect(&self) -> &'a Dialect {
@@ -88,6 +88,9 @@ impl<'a> Extractor<'a> {
             }
             ([Meaning { field, rank, unit: Unit::Tokens }], Raw::Int(count @ 0..=MOST_TOKENS)) => {
                 self.hold(*field, *rank, Held::Number(count.cast_unsigned()));
+            }
+            ([Meaning { field, rank, unit: Unit::Status }], Raw::Int(code @ 100..600)) => {
+                self.hold(*field, *rank, Held::Number(code.cast_unsigned()));
             }
             ([Meaning { field, rank, unit: Unit::Hash }], Raw::Printable(text)) if !text.is_empty() => {
                 self.hold(*field, *rank, Held::Number(hash(text)));
@@ -122,8 +125,7 @@ impl<'a> Extractor<'a> {
         }
         match self.span(head) {
             Ok((trace_id, span)) => {
-                self.collect();
-                batch.extract.push(origin, trace_id, &span, &mut self.facts);
+                batch.extract.push(origin, trace_id, &span, |facts| self.collect(facts));
             }
             Err(bad) => batch.reject(bad, head.span_id),
         }
@@ -154,15 +156,17 @@ impl<'a> Extractor<'a> {
             self.hold_text(Field::Name, head.name, LONGEST_NAME);
         }
         if head.failed && self.rules.error_messages {
-            self.hold_text(Field::ErrorMessage, head.message, LONGEST_MESSAGE);
+            self.hold_text(Field::ErrorMessage, head.message.as_bytes(), LONGEST_MESSAGE);
         }
         Ok((trace_id, Span { id, parent, kind, start, end, failed: head.failed, facts: Facts::default() }))
     }
 
-    fn hold_text(&mut self, field: Field, text: &'a str, longest: usize) {
-        if is_printable(text.as_bytes()) && (1..=longest).contains(&text.len()) {
-            self.hold(field, 0, Held::Printable(text.as_bytes()));
-        } else if !text.is_empty() {
+    fn hold_text(&mut self, field: Field, text: &'a [u8], longest: usize) {
+        if is_printable(text) && (1..=longest).contains(&text.len()) {
+            self.hold(field, 0, Held::Printable(text));
+        } else if let Ok(text) = std::str::from_utf8(text)
+            && !text.is_empty()
+        {
             self.hold(field, 0, Held::Text(clean(text, longest)));
         }
     }
@@ -176,15 +180,15 @@ impl<'a> Extractor<'a> {
         }
     }
 
-    fn collect(&mut self) {
+    fn collect(&self, facts: &mut FactsBuilder) {
         let mut taken = self.taken;
         while taken != 0 {
             let position = taken.trailing_zeros() as usize;
             taken &= taken - 1;
             match &self.slots[position].1 {
-                Held::Number(number) => self.facts.number(Field::ALL[position], *number),
-                Held::Text(text) => self.facts.text(Field::ALL[position], text),
-                Held::Printable(text) => self.facts.ascii(Field::ALL[position], text),
+                Held::Number(number) => facts.number(Field::ALL[position], *number),
+                Held::Text(text) => facts.text(Field::ALL[position], text),
+                Held::Printable(text) => facts.ascii(Field::ALL[position], text),
             }
         }
     }

@@ -184,7 +184,7 @@ impl Span<'_> {
             trace_id: id(&self.trace_id),
             span_id: id(&self.span_id),
             parent: id(&self.parent_span_id),
-            name: text(&self.name),
+            name: text(&self.name).as_bytes(),
             kind: i32::try_from(number(&self.kind)).unwrap_or_default(),
             start: u64::try_from(number(&self.start_time_unix_nano)).unwrap_or_default(),
             end: u64::try_from(number(&self.end_time_unix_nano)).unwrap_or_default(),

@@ -112,13 +112,14 @@ fn read_span<'a>(
 ) -> Result<Head<'a>, Fault> {
     let mut head = plain_head(&mut cursor);
     read_attributes(&mut cursor, extractor, habits)?;
+    cursor.pass_flags();
     let dialect = extractor.dialect();
     while let Some((tag, wire)) = cursor.next()? {
         match (tag, wire) {
             (1, Wire::Bytes(id)) => head.trace_id = id,
             (2, Wire::Bytes(id)) => head.span_id = id,
             (4, Wire::Bytes(id)) => head.parent = id,
-            (5, Wire::Bytes(_)) => head.name = text(wire)?,
+            (5, Wire::Bytes(_)) => head.name = text(wire)?.as_bytes(),
             (6, Wire::Varint(kind)) => head.kind = protobuf::int32(kind),
             (7, Wire::Fixed64(time)) => head.start = time,
             (8, Wire::Fixed64(time)) => head.end = time,
@@ -143,10 +144,11 @@ fn plain_head<'a>(cursor: &mut Cursor<'a>) -> Head<'a> {
     head.parent = cursor.plain_bytes(4).unwrap_or(head.parent);
     let unnamed = cursor.clone();
     if let Some(name) = cursor.plain_bytes(5) {
-        match std::str::from_utf8(name) {
-            Ok(name) => head.name = name,
+        if protobuf::is_text(name) {
+            head.name = name;
+        } else {
             // The long way finds and reports it.
-            Err(_) => *cursor = unnamed,
+            *cursor = unnamed;
         }
     }
     head.kind = cursor.plain_varint(6).map_or(head.kind, i32::from);
@@ -166,9 +168,13 @@ fn read_attributes<'a>(
     let mut habit = &mut habits.first;
     loop {
         let run = cursor.rest();
-        habit.skip_run(cursor);
+        let mut place = habit.skip_run(cursor);
         let told = loop {
             let before = cursor.rest();
+            if habit.skip_part(place, cursor) {
+                place += 1;
+                continue;
+            }
             let attribute = cursor.plain_bytes(9);
             let told = match attribute {
                 Some(attribute) => {
@@ -177,9 +183,13 @@ fn read_attributes<'a>(
                 None => None,
             };
             if told.is_some() || attribute.is_none() {
-                habit.run = &run[..run.len() - before.len()];
+                (habit.run, habit.length) = (&run[..run.len() - before.len()], place);
                 break told;
             }
+            if let Some(part) = habit.parts.get_mut(place) {
+                *part = &before[..before.len() - cursor.rest().len()];
+            }
+            place += 1;
         };
         let Some(field) = told else { return Ok(()) };
         habit = &mut habits.after[field as usize];
@@ -195,20 +205,26 @@ struct Habits<'a> {
 
 #[derive(Clone, Copy, Default)]
 struct Habit<'a> {
-    /// Attributes nobody wants.
+    /// Attributes nobody wants, and how many they are.
     run: &'a [u8],
+    length: usize,
+    /// The first of them, each by itself: often one of many differs.
+    parts: [&'a [u8]; 8],
     /// The listed key behind them.
     key: &'a [u8],
     meanings: &'a [Meaning],
 }
 
 impl<'a> Habit<'a> {
+    /// How many attributes were passed over.
     #[inline]
-    fn skip_run(&self, cursor: &mut Cursor<'a>) {
-        // To compare with an empty run would touch its dangling address, which some processors take very slowly.
-        if !self.run.is_empty() {
-            cursor.skip(self.run);
-        }
+    fn skip_run(&self, cursor: &mut Cursor<'a>) -> usize {
+        if cursor.skip(self.run) { self.length } else { 0 }
+    }
+
+    #[inline]
+    fn skip_part(&self, place: usize, cursor: &mut Cursor<'a>) -> bool {
+        self.parts.get(place).is_some_and(|part| cursor.skip(part))
     }
 
     #[inline]

@@ -115,11 +115,27 @@ impl<'a> Cursor<'a> {
         Some(u64::from_le_bytes(bits))
     }
 
-    /// Passes over these bytes, if they are what follows.
+    /// Passes over the flags of a span, field 16, if they are what follows.
     #[inline]
-    pub fn skip(&mut self, known: &[u8]) {
-        if let Some(rest) = self.rest.strip_prefix(known) {
+    pub fn pass_flags(&mut self) {
+        if let [0x85, 0x01, _, _, _, _, rest @ ..] = self.rest {
             self.rest = rest;
+        }
+    }
+
+    /// Passes over these bytes, if they are some and are what follows.
+    #[inline]
+    pub fn skip(&mut self, known: &[u8]) -> bool {
+        // To compare with nothing would touch its dangling address, which some processors take very slowly.
+        if known.is_empty() {
+            return false;
+        }
+        match self.rest.strip_prefix(known) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
         }
     }
 
