@@ -1,6 +1,7 @@
 //! The whole path, measured on the real binary: batches over gRPC in, records in the database out.
 //!
 //!     cargo bench --bench pipeline -- [sqlite|postgres] [UNITS] [CALLS A REQUEST]
+//!     cargo bench --bench pipeline -- outage [SECONDS]        # Postgres away under full load, then a kill and the replay
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement stops at the first surprise, and prints")]
 
 #[path = "../tests/support/client.rs"]
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 
 use client::{Channel, JSON, call, post};
 use load::Shape;
+use postgres::Postgres;
 use tacho_process::Tacho;
 
 const CONNECTIONS: usize = 4;
@@ -37,33 +39,82 @@ async fn main() {
     // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let number = |place: usize, default| arguments.get(place).map_or(default, |text| text.parse().unwrap());
-    let (units, calls) = (number(1, 400), number(2, 3));
+    match arguments.first().map(String::as_str) {
+        Some("outage") => outage(Duration::from_secs(number(1, 120))).await,
+        Some("postgres") => path(Some(Postgres::start()), number(1, 400), number(2, 3)).await,
+        _ => path(None, number(1, 400), number(2, 3)).await,
+    }
+}
+
+fn shape(calls: u64) -> Shape {
+    let began = tacho::app::now().0 - 2_000_000_000;
+    Shape { seed: 1, traces: SPANS / (1 + calls), calls, users: 10_000, split: false, began }
+}
+
+fn start(folder: &Path, url: &str) -> Tacho {
+    Tacho::start(folder, url, &[("TACHO_TELEMETRY__LOG", "warn")])
+}
+
+/// So many units in, all of their records out.
+async fn path(server: Option<Postgres>, units: u64, calls: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let server = (arguments.first().map(String::as_str) == Some("postgres")).then(postgres::Postgres::start);
-    let url = match &server {
-        Some(server) => server.database("bench"),
-        None => format!("sqlite:{}", folder.path().join("tacho.db").display()),
+    let (name, url) = match &server {
+        Some(server) => ("Postgres", server.database("bench")),
+        None => ("SQLite", format!("sqlite:{}", folder.path().join("tacho.db").display())),
     };
-    let tacho = Tacho::start(folder.path(), &url, &[("TACHO_TELEMETRY__LOG", "warn")]);
-    let shape = Shape {
-        seed: 1,
-        traces: SPANS / (1 + calls),
-        calls,
-        users: 10_000,
-        split: false,
-        began: tacho::app::now().0 - 2_000_000_000,
-    };
-    println!(
-        "{} units of {} spans, {calls} calls a request, {CONNECTIONS} connections, {}",
-        units,
-        shape.spans(),
-        if server.is_some() { "Postgres" } else { "SQLite" }
-    );
+    let tacho = start(folder.path(), &url);
+    let shape = shape(calls);
+    println!("{units} units of {} spans, {calls} calls a request, {CONNECTIONS} connections, {name}", shape.spans());
     let bodies: Vec<Vec<u8>> = (0..units).flat_map(|unit| shape.unit(unit).bodies).collect();
     measure(&tacho, bodies, shape.spans() * units, shape.traces * units).await;
     let [p50, p99] = fsyncs(folder.path());
     println!("fsync of 64 KiB beside it: p50 {p50:.2} ms, p99 {p99:.2} ms");
     tacho.stop();
+}
+
+/// The database is away while clients send what they can; then Tacho is killed, and reads its journal.
+async fn outage(length: Duration) {
+    const REPLAY: Duration = Duration::from_secs(20);
+    let folder = tempfile::tempdir().unwrap();
+    let server = Postgres::start();
+    let url = server.database("outage");
+    let tacho = start(folder.path(), &url);
+    server.halt();
+    let (cpu, taken, refused) = (tacho.cpu(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (shape, next, end) = (shape(3), Arc::new(AtomicU64::new(0)), Instant::now() + length);
+    let mut senders = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (address, next) = (tacho.grpc, Arc::clone(&next));
+        let (taken, refused) = (Arc::clone(&taken), Arc::clone(&refused));
+        senders.spawn(async move {
+            let mut channel = Channel::open(address).await.unwrap();
+            while Instant::now() < end {
+                let unit = shape.unit(next.fetch_add(1, Ordering::Relaxed));
+                if channel.send(&call(&unit.bodies[0])).await.unwrap() == "Ok" {
+                    taken.fetch_add(shape.spans(), Ordering::Relaxed);
+                } else {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        });
+    }
+    senders.join_all().await;
+    let (spans, cpu) = (taken.load(Ordering::Relaxed), tacho.cpu() - cpu);
+    println!("Postgres away for {} s under full load, {CONNECTIONS} connections", length.as_secs());
+    println!("acknowledged: {spans} spans, {:.0} per CPU-second", spans as f64 / cpu.as_secs_f64());
+    println!("refused:      {} bodies, when the journal was full", refused.load(Ordering::Relaxed));
+    println!("peak memory:  {} MiB", tacho.peak_memory() >> 20);
+    tacho.signal("-KILL");
+    assert!(!tacho.wait().success());
+    server.resume();
+    let begun = Instant::now();
+    let tacho = start(folder.path(), &url);
+    println!("killed, and listening again after {} ms", begun.elapsed().as_millis());
+    tokio::time::sleep(REPLAY).await;
+    let rate = written(&tacho).await as f64 / REPLAY.as_secs_f64();
+    println!("replay:       {rate:.0} records/s with {} calls each, into Postgres", shape.calls);
+    println!("peak memory:  {} MiB while replaying", tacho.peak_memory() >> 20);
 }
 
 async fn measure(tacho: &Tacho, bodies: Vec<Vec<u8>>, spans: u64, records: u64) {

@@ -17,7 +17,7 @@ use crate::domain::trace::Trace;
 /// Most open traces; beyond it the one that is due first is handed out early.
 const MOST_TRACES: usize = 100_000;
 /// Most bytes in open traces.
-const MOST_BYTES: usize = 24 << 20;
+const MOST_BYTES: usize = 16 << 20;
 /// What a trace costs beside its spans: its places in the map and in the heap.
 const TRACE_OVERHEAD: usize = 160;
 

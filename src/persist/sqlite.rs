@@ -44,6 +44,8 @@ impl Pools {
             // Trace ids are random, so every row of an index lies on another page: with few pages in memory and a short log the
             // same page would be written over and over.
             .pragma("cache_size", PAGE_CACHE_KIB)
+            // A statement over many rows must be able to take back what it has done: in memory, not in a file.
+            .pragma("temp_store", "memory")
             .pragma("wal_autocheckpoint", LOG_PAGES)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(STATEMENTS);
