@@ -101,9 +101,8 @@ impl Writer {
     }
 
     async fn write(&self, Batch { closed, ticket }: Batch) {
-        let now = now();
-        let mut proposed: Vec<Change> = closed.into_iter().map(|closed| self.proposal(closed, now)).collect();
-        proposed.sort_unstable_by_key(|change| change.trace_id);
+        // Some ten milliseconds of work, in which nobody who sends should wait for an answer.
+        let proposed = tokio::task::block_in_place(|| self.proposals(closed));
         // True once the whole batch is written, and so part of the same transaction if that is one.
         let needed = self.progress.needed_without(&ticket);
         let checkpoint = Checkpoint { journal: Arc::clone(self.journal.id()), needed };
@@ -112,6 +111,13 @@ impl Writer {
             Err(error) => self.write_apart(&proposed, error).await,
         }
         self.progress.written(ticket);
+    }
+
+    fn proposals(&self, closed: Vec<Closed>) -> Vec<Change> {
+        let now = now();
+        let mut proposed: Vec<Change> = closed.into_iter().map(|closed| self.proposal(closed, now)).collect();
+        proposed.sort_unstable_by_key(|change| change.trace_id);
+        proposed
     }
 
     /// Halves what the database refuses, until the one trace it will not take stands alone; that is set aside.

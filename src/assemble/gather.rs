@@ -18,6 +18,8 @@ use crate::domain::trace::Trace;
 const MOST_TRACES: usize = 100_000;
 /// Most bytes in open traces.
 const MOST_BYTES: usize = 16 << 20;
+/// The part of the bounds that is made free when they are reached.
+const ROOM_KEPT: usize = 4;
 /// What a trace costs beside its spans: its places in the map and in the heap.
 const TRACE_OVERHEAD: usize = 160;
 
@@ -92,11 +94,12 @@ impl Gatherer {
     /// Takes out what is due at `now` or beyond the bounds, at most `most` traces, the first due first.
     pub fn close_due(&mut self, now: Timestamp, most: usize) -> Vec<Closed> {
         let mut closed = Vec::new();
+        // Some more than must be, as many small batches cost more than few large ones.
+        let kept = if self.over(1) { ROOM_KEPT } else { 1 };
         while closed.len() < most
             && let Some(Reverse((due, trace_id))) = self.due.peek().copied()
         {
-            let full = self.open.len() > self.most_traces || self.bytes > self.most_bytes;
-            if due > now && !full {
+            if due > now && !self.over(kept) {
                 break;
             }
             self.due.pop();
@@ -127,6 +130,12 @@ impl Gatherer {
 
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Whether there is more than the bounds less their `part`th part; than the whole bounds for 1.
+    fn over(&self, part: usize) -> bool {
+        let bound = |most: usize| if part == 1 { most } else { most - most / part };
+        self.open.len() > bound(self.most_traces) || self.bytes > bound(self.most_bytes)
     }
 
     fn due_of(&self, trace_id: &TraceId) -> Timestamp {

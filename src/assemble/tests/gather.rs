@@ -88,7 +88,7 @@ fn bytes_are_bounded_too_and_freed_when_handed_out() {
         most = most.max(gatherer.len());
     }
     assert!((2..=10).contains(&most), "{most} traces in 2000 bytes");
-    assert_eq!(gatherer.len(), most, "what was handed out made room");
+    assert!(gatherer.len() > most / 2, "what was handed out made room, and no more than a part");
 }
 
 #[test]
@@ -144,9 +144,17 @@ fn a_clock_that_goes_back_loses_nothing() {
 struct Model {
     open: BTreeMap<TraceId, (Timestamp, Timestamp, Vec<SpanId>)>,
     most_traces: usize,
+    /// As many as there may be now: some less while room is made.
+    bound: usize,
 }
 
 impl Model {
+    /// A round of closing begins.
+    fn begin(&mut self) {
+        let full = self.open.len() > self.most_traces;
+        self.bound = if full { self.most_traces - self.most_traces / 4 } else { self.most_traces };
+    }
+
     fn add(&mut self, received: &Received, now: Timestamp) {
         let (_, last, spans) = self.open.entry(received.trace_id).or_insert((now, now, Vec::new()));
         *last = now;
@@ -163,7 +171,7 @@ impl Model {
     }
 
     fn must_close(&self, now: Timestamp) -> bool {
-        self.open.len() > self.most_traces || self.first_due().is_some_and(|due| due <= now)
+        self.open.len() > self.bound || self.first_due().is_some_and(|due| due <= now)
     }
 
     /// The trace had to go, before all others, and with all its spans.
@@ -191,11 +199,13 @@ fn run(seed: u64) {
             gatherer.add(span, Lsn(1), at(now));
         }
         let most = random.random_range(1..6);
+        model.begin();
         let closed = gatherer.close_due(at(now), most);
         closed.iter().for_each(|closed| model.close(closed, at(now)));
         assert!(closed.len() == most || !model.must_close(at(now)));
         assert_eq!(gatherer.len(), model.open.len());
     }
+    model.begin();
     let rest = gatherer.close_all(usize::MAX);
     rest.iter().for_each(|closed| model.close(closed, Timestamp::LATEST));
     assert!(gatherer.is_empty() && model.open.is_empty());
