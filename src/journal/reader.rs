@@ -22,6 +22,8 @@ pub(super) struct Reader<D> {
     buffer: Vec<u8>,
     /// How much of the buffer is read already.
     used: usize,
+    /// The last frame that was durable when what is in the buffer was read. What lies behind it may have been overwritten since.
+    sure: Lsn,
 }
 
 /// What the next look brought.
@@ -36,7 +38,7 @@ pub(super) enum Step {
 impl<D: Disk> Reader<D> {
     /// Reads from this frame on, or from the first one that is there behind it.
     pub fn new(disk: D, from: Lsn) -> Self {
-        Self { disk, next: from, segment: None, place: 0, buffer: Vec::new(), used: 0 }
+        Self { disk, next: from, segment: None, place: 0, buffer: Vec::new(), used: 0, sure: from.before() }
     }
 
     /// The next frame, not beyond `durable`.
@@ -44,6 +46,10 @@ impl<D: Disk> Reader<D> {
         loop {
             if self.next > durable {
                 return Ok(Step::End);
+            }
+            if self.next > self.sure {
+                self.buffer.truncate(self.used);
+                self.sure = durable;
             }
             if self.segment.is_none() && !self.enter()? {
                 return Ok(Step::End);

@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::model::{Faults, ModelDisk};
 use crate::domain::lsn::Lsn;
+use crate::journal::disk::Disk;
 use crate::journal::log::{self, Bounds, Log};
 use crate::journal::reader::{Reader, Step};
 use crate::journal::{Entry, NotAppended};
@@ -186,7 +187,7 @@ fn a_damaged_frame_is_set_aside_and_reading_goes_on() {
         // Not in the last frame: if that is damaged at a restart, nothing shows that it was durable.
         let segment = segments[random.random_range(0..segments.len() - 1)];
         let name = log::name(segment);
-        let length = crate::journal::disk::Disk::length(&disk, &name).unwrap();
+        let length = Disk::length(&disk, &name).unwrap();
         disk.rot(&name, random.random_range(24..usize::try_from(length).unwrap()));
         if random.random_bool(0.5) {
             drop(log);
@@ -206,6 +207,27 @@ fn a_damaged_frame_is_set_aside_and_reading_goes_on() {
         }
         assert_eq!((read, damaged, disk.aside()), (29, 1, 1), "seed {seed}");
     }
+}
+
+/// What is read ahead of what is durable may be refused and overwritten: it is read again.
+#[test]
+fn a_reader_that_keeps_up_never_tells_what_was_refused() {
+    let disk = ModelDisk::new(5);
+    let mut log = Log::open(disk.clone(), BOUNDS).unwrap();
+    let mut reader = Reader::new(disk.clone(), Lsn::FIRST);
+    log.append([(1, &b"one"[..])].into_iter()).unwrap();
+    // An append that is under way, as a reader in another thread may see it, and then fails.
+    let name = log::name(Lsn::FIRST);
+    let mut under_way = disk.clone();
+    let length = Disk::length(&under_way, &name).unwrap();
+    let mut refused = Vec::new();
+    crate::journal::frame::push(&mut refused, 1, Lsn(2), Lsn(1), b"not");
+    under_way.write(&name, length, &refused).unwrap();
+    assert!(matches!(reader.step(Lsn(1)).unwrap(), Step::Entry(entry) if entry.payload == b"one"));
+    under_way.truncate(&name, length).unwrap();
+    log.append([(1, &b"two"[..])].into_iter()).unwrap();
+    assert!(matches!(reader.step(Lsn(2)).unwrap(), Step::Entry(entry) if entry.payload == b"two"));
+    assert_eq!(reader.step(Lsn(2)).unwrap(), Step::End);
 }
 
 /// Damage in the segment that is still written, whose last frames prove that the damaged one was durable.
