@@ -21,7 +21,7 @@ pub(super) async fn rebuild(
     arguments: &RebuildArguments,
     now: Timestamp,
 ) -> Result<String, PersistError> {
-    let store = Store::open(&config.database_url(), "rebuild").await?;
+    let store = Store::open_existing(&config.database_url(), "rebuild").await?;
     let mended = mend(&store, arguments, now).await;
     store.close().await;
     Ok(as_text(&mended?, arguments.dry_run))

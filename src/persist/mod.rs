@@ -53,6 +53,8 @@ pub enum PersistError {
     Migration(#[source] sqlx::migrate::MigrateError),
     #[error("database url `{0}` begins with neither sqlite: nor postgres:")]
     Scheme(String),
+    #[error("there is no database at {0}")]
+    NoDatabase(String),
     #[error("the stored extract of trace {0} was written by a newer version or is damaged")]
     Extract(TraceId),
 }

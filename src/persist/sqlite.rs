@@ -61,6 +61,12 @@ impl Pools {
     }
 }
 
+pub(super) fn must_exist(url: &str) -> Result<(), PersistError> {
+    let options: SqliteConnectOptions = url.parse()?;
+    let path = options.get_filename();
+    if path.exists() { Ok(()) } else { Err(PersistError::NoDatabase(path.display().to_string())) }
+}
+
 /// Runs the statement with `{rows}` standing for all rows. In chunks of few lengths, so that prepared statements are met again.
 pub(super) async fn bulk(
     connection: &mut SqliteConnection,

@@ -45,6 +45,14 @@ impl Store {
         Err(PersistError::Scheme(scheme.to_owned()))
     }
 
+    /// For those who only look: where there is no database none is made.
+    pub async fn open_existing(url: &str, holder: &str) -> Result<Self, PersistError> {
+        if url.starts_with("sqlite:") {
+            sqlite::must_exist(url)?;
+        }
+        Self::open(url, holder).await
+    }
+
     /// Takes the traces for this transaction alone. What is proposed for each holds if the trace was never seen before; of all
     /// others it tells what is known. The proposals must be sorted by trace and each trace stand once, so that two instances never
     /// wait for each other in a circle. Dropped without `commit`, nothing happened.

@@ -89,3 +89,13 @@ async fn a_sqlite_that_is_locked_is_unreachable_and_comes_back() {
     assert_eq!(rows(&store, 1).await.len(), 1);
     store.close().await;
 }
+
+/// Who only looks must not make an empty database and say that all is right.
+#[tokio::test]
+async fn looking_makes_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.db");
+    let missing = Store::open_existing(&format!("sqlite:{}", path.display()), "look").await.err();
+    assert!(matches!(missing, Some(PersistError::NoDatabase(_))), "{missing:?}");
+    assert!(!path.exists());
+}
