@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes};
+use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -15,6 +16,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::meter::Unread;
 use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -91,6 +93,11 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Export {
                 .accept_compressed(CompressionEncoding::Deflate)
                 .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(limit);
+            let unread = |unread| match unread {
+                Unread::NotKept(why) => status(&why.into()),
+                Unread::Broken(error) => Status::from_error(error.into_inner()),
+            };
+            let request = request.map(|body| intake.metered(body).map_err(unread));
             let answered =
                 tokio::time::timeout(BODY_TIMEOUT, grpc.unary(Call { intake: intake.clone(), method }, request));
             let mut response = answered

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tonic::Code;
 
 use super::inflate::{Encoding, InflateError};
+use super::meter::Unread;
 use super::{BODY_TIMEOUT, Intake, NotKept, Protocol, RETRY_AFTER, Refused, Rejected, answer};
 
 /// Serves until `stop` ends, then finishes what was begun.
@@ -104,10 +105,14 @@ async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Re
 
 async fn read(intake: &Intake, body: Body) -> Result<bytes::Bytes, Refusal> {
     let limit = intake.max_body;
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+    let body = Limited::new(intake.metered(body), limit);
+    match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(InflateError::TooLarge { limit }.into()),
-        Ok(Err(_)) => Err(Refusal::Broken),
+        Ok(Err(error)) => match error.downcast_ref() {
+            Some(Unread::NotKept(why)) => Err((*why).into()),
+            Some(Unread::Broken(_)) | None => Err(Refusal::Broken),
+        },
         Err(_) => Err(Refusal::Slow),
     }
 }

@@ -8,12 +8,14 @@ pub mod grpc;
 pub mod http;
 mod inflate;
 mod json;
+mod meter;
 mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use bytesize::ByteSize;
 use prometheus::IntCounterVec;
@@ -21,6 +23,7 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use dialect::Dialect;
+use meter::Metered;
 
 use crate::domain::extract::Extract;
 use crate::domain::span::Origin;
@@ -176,7 +179,7 @@ pub struct Keeper {
 
 /// Most bodies read at a time.
 const MOST_BODIES: usize = 256;
-/// Most KiB of bodies that are being read or kept.
+/// Most KiB of bodies that come, and likewise of those that are read and kept.
 const MOST_KIB: usize = 32 * 1024;
 /// When a client that was refused may come again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -229,6 +232,7 @@ impl Refused {
 pub struct Intake {
     keeper: Keeper,
     slots: Arc<Semaphore>,
+    coming: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     rules: Arc<Rules>,
     meters: IngestMeters,
@@ -246,8 +250,14 @@ impl Intake {
     pub fn new(config: &IngestConfig, rules: Rules, meters: IngestMeters, keeper: Keeper) -> Self {
         let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
         // A body of the largest size must find room when there is no other.
-        let memory = Arc::new(Semaphore::new(MOST_KIB.max(kib(max_body))));
-        Self { keeper, slots: Arc::new(Semaphore::new(MOST_BODIES)), memory, rules: Arc::new(rules), meters, max_body }
+        let room = || Arc::new(Semaphore::new(MOST_KIB.max(kib(max_body))));
+        let (slots, rules) = (Arc::new(Semaphore::new(MOST_BODIES)), Arc::new(rules));
+        Self { keeper, slots, coming: room(), memory: room(), rules, meters, max_body }
+    }
+
+    /// The body, counted while it comes.
+    fn metered(&self, body: Body) -> Metered {
+        Metered::new(body, Arc::clone(&self.coming))
     }
 
     pub fn slot(&self) -> Result<Slot, NotKept> {

@@ -1,8 +1,12 @@
 //! Hostile and broken bodies over HTTP: what is sent → what is answered.
 
-use opentelemetry_proto::tonic::trace::v1::Span;
+use std::time::Duration;
 
-use crate::client::{Ask, JSON, PROTOBUF, post};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::client::{Ask, JSON, PROTOBUF, call, post};
 use crate::encode::{bytes, number, request_of_span, text_attribute};
 use crate::service::{MAX_BODY, MEMORY, MOST_KEPT, Service, peak_kib, start};
 use crate::span;
@@ -243,4 +247,36 @@ async fn overload() {
     assert_eq!(answer(&mut service, &small).await, "200, 1 taken", "there is room again");
     let refused = |reason| service.meters.bodies_refused.with_label_values(&["http_protobuf", reason]).get();
     assert_eq!((refused("overloaded"), refused("journal_full")), (2, 1));
+}
+
+/// Bodies that stop a moment before their end hold memory, up to a common bound; then even a small one must come again.
+#[tokio::test]
+async fn slow_bodies_share_one_bound() {
+    const BUSY: &str = "too many bodies at a time; try again";
+    let service = start().await;
+    let mut slow = Vec::new();
+    for _ in 0..33 {
+        let mut connection = TcpStream::connect(service.http).await.unwrap();
+        let head = "POST /v1/traces HTTP/1.1\r\nhost: tacho\r\ncontent-type: application/x-protobuf\r\n";
+        connection.write_all(format!("{head}content-length: {MAX_BODY}\r\n\r\n").as_bytes()).await.unwrap();
+        // An answer before the end may close the connection.
+        drop(connection.write_all(&vec![0; MAX_BODY - 1]).await);
+        slow.push(connection);
+    }
+    let small = post(PROTOBUF, span::protobuf([span::good()]));
+    let refused = async {
+        while !small.send(service.http).await.line().contains(BUSY) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.expect("no bound was met");
+    let grpc = call(span::protobuf([span::good()])).send(service.grpc).await;
+    assert_eq!(grpc, format!("Unavailable: {BUSY} [retry after 1s]"));
+    drop(slow);
+    let taken = async {
+        while small.send(service.http).await.line() != "200" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.expect("the memory was not given back");
 }
