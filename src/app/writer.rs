@@ -108,7 +108,7 @@ impl Writer {
         let checkpoint = Checkpoint { journal: Arc::clone(self.journal.id()), needed };
         match self.persist(&proposed, false, Some(&checkpoint)).await {
             Ok(()) => self.journal.trim(needed),
-            Err(error) => self.write_apart(&proposed, error).await,
+            Err(error) => self.write_apart(&proposed, false, error).await,
         }
         self.progress.written(ticket);
     }
@@ -121,17 +121,16 @@ impl Writer {
     }
 
     /// Halves what the database refuses, until the one trace it will not take stands alone; that is set aside.
-    async fn write_apart(&self, proposed: &[Change], refusal: PersistError) {
+    async fn write_apart(&self, proposed: &[Change], last_word: bool, refusal: PersistError) {
         let mut parts = vec![(proposed, refusal)];
         while let Some((part, refusal)) = parts.pop() {
-            let (left, right) = part.split_at(part.len() / 2);
-            if left.is_empty() {
-                right.iter().for_each(|change| tracing::error!(trace = %change.trace_id, error = chain(&refusal), "trace refused by the database"));
-                self.set_aside(right, &refusal).await;
+            if let [change] = part {
+                self.set_aside(change, &refusal).await;
                 continue;
             }
+            let (left, right) = part.split_at(part.len() / 2);
             for half in [left, right] {
-                if let Err(error) = self.persist(half, false, None).await {
+                if let Err(error) = self.persist(half, last_word, None).await {
                     parts.push((half, error));
                 }
             }
@@ -139,15 +138,14 @@ impl Writer {
     }
 
     /// Where even that is not taken, it is the database that is at fault and not the trace.
-    async fn set_aside(&self, refused: &[Change], refusal: &PersistError) {
-        for change in refused {
-            let mut pause = Pause::default();
-            while let Err(error) = self.store.set_aside(change, &chain(refusal), now()).await {
-                tracing::error!(error = chain(&error), "refused trace not set aside");
-                pause.wait().await;
-            }
-            self.metrics.set_aside();
+    async fn set_aside(&self, change: &Change, refusal: &PersistError) {
+        tracing::error!(trace = %change.trace_id, error = chain(refusal), "trace refused by the database");
+        let mut pause = Pause::default();
+        while let Err(error) = self.store.set_aside(change, &chain(refusal), now()).await {
+            tracing::error!(error = chain(&error), "refused trace not set aside");
+            pause.wait().await;
         }
+        self.metrics.set_aside();
     }
 
     /// Traces whose calls waited for `max_age`, or, at the end, all that this process put there.
@@ -164,9 +162,13 @@ impl Writer {
             }
             due.sort_unstable();
             let no_news: Vec<Change> = due.into_iter().map(|trace_id| Change::nothing(trace_id, now)).collect();
-            // Read again in a second: nothing is lost when this fails, and new traces must not wait for it.
-            if let Err(error) = self.attempt(&no_news, true, None).await {
-                return tracing::warn!(error = chain(&error), "waiting traces not written");
+            match self.attempt(&no_news, true, None).await {
+                Ok(()) => {}
+                // Read again in a second: nothing is lost, and new traces must not wait for it.
+                Err(error) if error.passes() => {
+                    return tracing::warn!(error = chain(&error), "waiting traces not written");
+                }
+                Err(error) => self.write_apart(&no_news, true, error).await,
             }
         }
     }

@@ -137,6 +137,8 @@ impl Store {
         ];
         let mut tx = self.writing().await?;
         tx.fetch(sql, &values).await?;
+        // Else it would come due again and again.
+        tx.fetch("UPDATE trace_extracts SET due_at = NULL WHERE trace_id = $1", &values[..1]).await?;
         tx.commit().await
     }
 

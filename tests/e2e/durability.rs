@@ -129,6 +129,32 @@ async fn a_poison_row_blocks_nothing() {
     }
 }
 
+/// Calls that wait for their request, and are refused when they get their last word: the drain ends all the same.
+#[tokio::test]
+async fn a_poison_row_that_waited_blocks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    let server = Postgres::start();
+    let postgres = server.database("waits");
+    for url in [&sqlite, &postgres] {
+        let inner = tempfile::tempdir().unwrap();
+        let tacho = start(inner.path(), url);
+        let trap = if url.starts_with("sqlite:") {
+            "CREATE TRIGGER poison BEFORE INSERT ON llm_calls BEGIN SELECT RAISE(ABORT, 'poison'); END"
+        } else {
+            "ALTER TABLE llm_calls ADD CONSTRAINT poison CHECK (dialect = 'none')"
+        };
+        query(url, trap).await;
+        let began = 1_790_000_000_000_000_000;
+        let unit = Shape { seed: 8, traces: 5, calls: 1, users: 5, split: true, began }.unit(0);
+        assert_eq!(send(&tacho, &unit).await, "Ok");
+        until(&tacho, "tacho_journal_oldest_seconds 0").await;
+        tacho.stop();
+        assert_eq!(query(url, "SELECT trace_id FROM dead_letters").await.len(), 5);
+        assert_eq!(query(url, "SELECT trace_id FROM trace_extracts WHERE due_at IS NOT NULL").await.len(), 0);
+    }
+}
+
 /// The first column of what is found.
 async fn query(url: &str, sql: &str) -> Vec<String> {
     let sql = AssertSqlSafe(sql.to_owned());
