@@ -1,7 +1,9 @@
 //! The bytes of a segment: a header, then frames. Everything is little-endian.
 //!
-//!     segment   magic "TACHOJNL" | version u32 | first lsn u64 | crc32 of these
-//!     frame     length of payload u32 | kind u8 | flags u8 | unsynced u16 | lsn u64 | crc32 of these and the payload | payload
+//! ```text
+//! segment   magic "TACHOJNL" | version u32 | first lsn u64 | crc32 of these
+//! frame     length of payload u32 | kind u8 | flags u8 | unsynced u16 | lsn u64 | crc32 of these and the payload | payload
+//! ```
 //!
 //! `unsynced` says how many frames before this one were not yet known to be durable when it was written. After a crash it tells a
 //! torn tail, which nobody was promised, from a frame that was durable once and is damaged now.
