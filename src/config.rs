@@ -223,6 +223,12 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_too_small_for_a_body_is_refused() {
+        let error = with_environment(&[("TACHO_JOURNAL__MAX_SIZE", "10kB")]).unwrap_err().to_string();
+        assert!(error.contains("TACHO_JOURNAL__MAX_SIZE: must be at least 1.0 MiB"), "{error}");
+    }
+
+    #[test]
     fn the_environment_wins_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tacho.toml");

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::domain::lsn::Lsn;
 pub use writer::{Follower, Journal};
@@ -28,6 +29,7 @@ pub use writer::{Follower, Journal};
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
     /// Most bytes on disk. Beyond it spans are refused until the database has caught up.
+    #[serde(deserialize_with = "large_enough")]
     pub max_size: ByteSize,
 }
 
@@ -35,6 +37,11 @@ impl Default for JournalConfig {
     fn default() -> Self {
         Self { max_size: ByteSize::gib(1) }
     }
+}
+
+fn large_enough<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let size = ByteSize::deserialize(deserializer)?;
+    if size < SMALLEST { Err(D::Error::custom(format!("must be at least {SMALLEST}"))) } else { Ok(size) }
 }
 
 /// What the journal counts, as the registry made it.
@@ -89,8 +96,6 @@ pub enum JournalError {
     Missing(Lsn),
     #[error("another process uses the journal in {0}")]
     Locked(PathBuf),
-    #[error("journal.max_size must be at least {}", SMALLEST)]
-    TooSmall,
 }
 
 /// Room for a body of the usual largest size and a segment that is being emptied.
@@ -101,9 +106,6 @@ const LONGEST_SEGMENT: u64 = 32 << 20;
 
 /// Opens the journal in this folder, mends what a crash left, and starts its thread.
 pub fn open(folder: &Path, config: &JournalConfig, meters: JournalMeters) -> Result<Journal, JournalError> {
-    if config.max_size < SMALLEST {
-        return Err(JournalError::TooSmall);
-    }
     let journal = config.max_size.as_u64();
     let bounds = log::Bounds { journal, segment: (journal / PARTS).min(LONGEST_SEGMENT) };
     let disk = disk::Folder::open(folder)?;
