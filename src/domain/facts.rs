@@ -270,10 +270,16 @@ impl FactsBuilder {
     fn head(&mut self, field: Field, kind: u8, number: u64) {
         assert!(self.last.is_none_or(|last| last < field), "{field:?} comes out of order or twice");
         self.last = Some(field);
-        if number < 0x80 {
-            return self.packed.extend_from_slice(&[field as u8 | kind, number as u8]);
+        let key = field as u8 | kind;
+        // Nearly all numbers and lengths have one or two bytes.
+        match number {
+            0..0x80 => return self.packed.extend_from_slice(&[key, number as u8]),
+            0x80..0x4000 => {
+                return self.packed.extend_from_slice(&[key, (number & 0x7f) as u8 | 0x80, (number >> 7) as u8]);
+            }
+            _ => {}
         }
-        self.packed.push(field as u8 | kind);
+        self.packed.push(key);
         push_varint(&mut self.packed, number);
     }
 }

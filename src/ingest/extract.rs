@@ -77,7 +77,7 @@ impl<'a> Extractor<'a> {
     }
 
     /// Takes an attribute under each of its meanings, unless a key of better rank was there. Of a key that comes twice the first counts.
-    #[inline]
+    #[inline(always)]
     pub fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
         // The most frequent cases, which need no further look.
         match (meanings, value) {
@@ -91,6 +91,11 @@ impl<'a> Extractor<'a> {
             }
             ([Meaning { field, rank, unit: Unit::Status }], Raw::Int(code @ 100..600)) => {
                 self.hold(*field, *rank, Held::Number(code.cast_unsigned()));
+            }
+            ([Meaning { field, rank, unit: Unit::Path }], Raw::Printable(path @ [b'/', ..]))
+                if path.len() <= LONGEST_NAME && !path.contains(&b'?') && !path.contains(&b'#') =>
+            {
+                self.hold(*field, *rank, Held::Printable(path));
             }
             ([Meaning { field, rank, unit: Unit::Hash }], Raw::Printable(text)) if !text.is_empty() => {
                 self.hold(*field, *rank, Held::Number(hash(text)));
@@ -351,8 +356,8 @@ fn hash(text: &[u8]) -> u64 {
 fn path_of(target: &str) -> &str {
     let shown = target.split(['?', '#']).next().unwrap_or(target);
     match shown.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => shown,
+        Some((_, rest)) if !shown.starts_with('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        _ => shown,
     }
 }
 
@@ -405,6 +410,7 @@ mod tests {
             ("https://host?q=1", "/"),
             ("/a#f", "/a"),
             ("/r?u=http://x/y", "/r"),
+            ("/proxy/http://x/y", "/proxy/http://x/y"),
         ] {
             assert_eq!(path_of(target), path, "{target}");
         }
