@@ -124,7 +124,8 @@ CREATE TABLE journal_checkpoints (
 
 -- Traces that the database would not take, set aside with the reason so that the others could go on.
 CREATE TABLE dead_letters (
-    trace_id TEXT NOT NULL PRIMARY KEY,
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    trace_id TEXT NOT NULL,
     reason TEXT NOT NULL,
     extract BYTEA NOT NULL,
     created_at TIMESTAMPTZ NOT NULL

@@ -128,7 +128,8 @@ CREATE TABLE journal_checkpoints (
 
 -- Traces that the database would not take, set aside with the reason so that the others could go on.
 CREATE TABLE dead_letters (
-    trace_id TEXT NOT NULL PRIMARY KEY,
+    id INTEGER PRIMARY KEY,
+    trace_id TEXT NOT NULL,
     reason TEXT NOT NULL,
     extract BLOB NOT NULL,
     created_at TEXT NOT NULL

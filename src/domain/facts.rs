@@ -173,7 +173,7 @@ fn is_packed(bytes: &[u8]) -> bool {
     let mut last = None;
     while !rest.is_empty() {
         let Some((field, fact)) = split_fact(&mut rest) else { return false };
-        let is_text = |text: &[u8]| text.is_ascii() || std::str::from_utf8(text).is_ok();
+        let is_text = |text| std::str::from_utf8(text).is_ok();
         let known = usize::from(field) < Field::COUNT && last.is_none_or(|last| last < field);
         if !known || matches!(fact, Fact::Text(text) if !is_text(text)) {
             return false;

@@ -125,10 +125,10 @@ impl Store {
         Ok(found.first().map(|row| row.count(0)).transpose()?.map(Lsn))
     }
 
-    /// Puts a trace that the database would not take where it blocks nothing, with the reason.
+    /// Puts a trace that the database would not take where it blocks nothing, with the reason: a letter each time, so that what was
+    /// set aside of a trace before stays.
     pub async fn set_aside(&self, change: &Change, reason: &str, now: Timestamp) -> Result<(), PersistError> {
-        let sql = "INSERT INTO dead_letters (trace_id, reason, extract, created_at) VALUES ($1, $2, $3, $4) \
-                   ON CONFLICT (trace_id) DO UPDATE SET reason = excluded.reason, extract = excluded.extract";
+        let sql = "INSERT INTO dead_letters (trace_id, reason, extract, created_at) VALUES ($1, $2, $3, $4)";
         let values = [
             Value::Text(change.trace_id.to_string()),
             Value::text(reason),

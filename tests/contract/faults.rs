@@ -21,6 +21,16 @@ pub async fn execute(url: &str, sql: &str) {
     }
 }
 
+/// What somebody else counts.
+async fn count(url: &str, sql: &str) -> i64 {
+    let sql = AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        sqlx::query_scalar(sql).fetch_one(&mut sqlx::SqliteConnection::connect(url).await.unwrap()).await.unwrap()
+    } else {
+        sqlx::query_scalar(sql).fetch_one(&mut sqlx::PgConnection::connect(url).await.unwrap()).await.unwrap()
+    }
+}
+
 /// The calls cannot be written, so neither is the record, nor does the account move.
 pub async fn a_refused_write_leaves_nothing_and_can_be_done_again(store: &Store, url: &str) {
     write(store, 30, vec![request(30, Some("ref"), "2026-05-19T10:00:00Z", &[1])]).await;
@@ -45,6 +55,14 @@ pub async fn an_extract_of_another_version_is_never_overwritten(store: &Store, u
     let refused = store.begin(&proposed).await.err();
     assert!(matches!(refused, Some(PersistError::Extract(id)) if id == trace_id(32)), "{refused:?}");
     assert_eq!(rows(store, 32).await.len(), 1);
+}
+
+/// Parts of one trace that are refused one after the other: none takes the place of another.
+pub async fn every_part_that_is_set_aside_stays(store: &Store, url: &str) {
+    for reason in ["one", "two"] {
+        store.set_aside(&change(33, vec![], vec![]), reason, time(NOW)).await.unwrap();
+    }
+    assert_eq!(count(url, "SELECT COUNT(*) FROM dead_letters WHERE trace_id LIKE '2121%'").await, 2);
 }
 
 /// In the middle of a transaction, and before one.

@@ -49,6 +49,7 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     readings::summaries_are_sums_of_what_they_name(&store).await;
     readings::a_number_of_a_change_is_never_given_again(&store, url).await;
     faults::a_refused_write_leaves_nothing_and_can_be_done_again(&store, url).await;
+    faults::every_part_that_is_set_aside_stays(&store, url).await;
     faults::an_extract_of_another_version_is_never_overwritten(&store, url).await;
     accounts_stay_the_sum_of_their_records(&store).await;
     a_batch_of_many_traces(&store).await;
