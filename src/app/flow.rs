@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::pause::Pause;
 use super::progress::{Progress, Ticket};
-use super::writer::{Pause, Writer};
+use super::writer::Writer;
 use super::{AppError, now};
 use crate::assemble::{Closed, Gatherer, Resolver};
 use crate::config::Config;

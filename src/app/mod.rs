@@ -3,6 +3,7 @@
 
 mod doors;
 mod flow;
+mod pause;
 mod progress;
 mod writer;
 

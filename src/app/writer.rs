@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::flow::{BATCH, Batch};
+use super::pause::Pause;
 use super::progress::Progress;
 use super::{AppError, now};
 use crate::assemble::{Closed, Resolver};
@@ -24,22 +25,6 @@ use crate::price::{PriceBook, Priced};
 
 /// How often the store is asked for traces that have waited long enough, and told how far the journal is.
 const DUE_EVERY: Duration = Duration::from_secs(1);
-
-/// Between attempts: longer each time, and never quite the same, so that many instances do not come at once.
-#[derive(Default)]
-pub(super) struct Pause(u32);
-
-impl Pause {
-    const FIRST_MILLIS: u64 = 100;
-    const LONGEST_MILLIS: u64 = 5_000;
-
-    pub async fn wait(&mut self) {
-        let whole = (Self::FIRST_MILLIS << self.0.min(10)).min(Self::LONGEST_MILLIS);
-        self.0 += 1;
-        let jitter = now().0 % (whole / 2);
-        tokio::time::sleep(Duration::from_millis(whole - jitter)).await;
-    }
-}
 
 pub(super) struct Writer {
     pub store: Store,

@@ -33,6 +33,23 @@ pub(super) enum Unit {
     ErrorType,
 }
 
+#[cfg(test)]
+impl Unit {
+    pub const ALL: [Self; 11] = [
+        Self::Name,
+        Self::Path,
+        Self::Tokens,
+        Self::Status,
+        Self::Flag,
+        Self::Seconds,
+        Self::Milliseconds,
+        Self::Dollars,
+        Self::Hash,
+        Self::Operation,
+        Self::ErrorType,
+    ];
+}
+
 type Row = (Field, Unit, &'static [&'static str]);
 
 /// Attributes of spans.

@@ -1,35 +1,18 @@
 //! From attributes to facts: what both readers, protobuf and JSON, do with a span once they have found it. Whatever is not on
-//! the dialect's list is never copied. Values become typed here, once.
+//! the dialect's list is never copied. Values become typed in `values`, once.
 
-use std::borrow::Cow;
-use std::hash::Hasher;
+mod values;
+
 use std::sync::Arc;
 
-use super::dialect::{self, Dialect, Meaning, Unit, resource};
+use super::dialect::{self, Dialect, Meaning, resource};
 use super::{BadSpan, Batch, Rules};
-use crate::domain::call::Tokens;
 use crate::domain::facts::{Facts, FactsBuilder, Field};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::time::Timestamp;
-
-/// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
-const LONGEST_NAME: usize = 256;
-/// Longest error type kept; anything longer is no class name.
-const LONGEST_ERROR_TYPE: usize = 128;
-/// Longest error message kept, where messages are asked for.
-const LONGEST_MESSAGE: usize = 1024;
-
-/// A value as it stands in the body. Of an array only the first text counts (captured HTTP headers).
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Raw<'a> {
-    Text(&'a str),
-    /// A text of which the reader has seen that it is printable ASCII, as nearly all are: it needs no further look.
-    Printable(&'a [u8]),
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-}
+use values::{Held, LONGEST_MESSAGE, LONGEST_NAME, Reading, clean, plain, read};
+pub(super) use values::{Raw, is_printable};
 
 /// The parts of a span that are not attributes, as they stand in the body.
 #[derive(Default)]
@@ -44,15 +27,6 @@ pub(super) struct Head<'a> {
     pub end: u64,
     pub failed: bool,
     pub message: &'a str,
-}
-
-/// `Tokens::MOST`, as the protocol writes it.
-const MOST_TOKENS: i64 = Tokens::MOST.cast_signed();
-
-enum Held<'a> {
-    Number(u64),
-    Text(Cow<'a, str>),
-    Printable(&'a [u8]),
 }
 
 /// Collects one span after the other. Lives as long as the body it reads.
@@ -79,41 +53,15 @@ impl<'a> Extractor<'a> {
     /// Takes an attribute under each of its meanings, unless a key of better rank was there. Of a key that comes twice the first counts.
     #[inline(always)]
     pub fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
-        // The most frequent cases, which need no further look.
-        match (meanings, value) {
-            ([Meaning { field, rank, unit: Unit::Name }], Raw::Printable(text))
-                if !text.is_empty() && text.len() <= LONGEST_NAME =>
-            {
-                self.hold(*field, *rank, Held::Printable(text));
-            }
-            ([Meaning { field, rank, unit: Unit::Tokens }], Raw::Int(count @ 0..=MOST_TOKENS)) => {
-                self.hold(*field, *rank, Held::Number(count.cast_unsigned()));
-            }
-            ([Meaning { field, rank, unit: Unit::Status }], Raw::Int(code @ 100..600)) => {
-                self.hold(*field, *rank, Held::Number(code.cast_unsigned()));
-            }
-            ([Meaning { field, rank, unit: Unit::Path }], Raw::Printable(path @ [b'/', ..]))
-                if path.len() <= LONGEST_NAME && !path.contains(&b'?') && !path.contains(&b'#') =>
-            {
-                self.hold(*field, *rank, Held::Printable(path));
-            }
-            ([Meaning { field, rank, unit: Unit::Hash }], Raw::Printable(text)) if !text.is_empty() => {
-                self.hold(*field, *rank, Held::Number(hash(text)));
-            }
-            ([Meaning { field, rank, unit: Unit::Operation }], Raw::Printable(text)) => {
-                if let Some(name) = dialect::model_operation(text) {
-                    self.hold(*field, *rank, Held::Printable(name.as_bytes()));
-                }
-            }
-            _ => self.any_attribute(meanings, value),
+        if let [Meaning { field, rank, unit }] = meanings
+            && let Some(held) = plain(*unit, value)
+        {
+            return self.hold(*field, *rank, held);
         }
+        self.any_attribute(meanings, value);
     }
 
     fn any_attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
-        let value = match value {
-            Raw::Printable(text) => Raw::Text(std::str::from_utf8(text).expect("printable ASCII is UTF-8")),
-            other => other,
-        };
         for meaning in meanings {
             match read(meaning.unit, value) {
                 Reading::Value(held) => self.hold(meaning.field, meaning.rank, held),
@@ -238,229 +186,5 @@ impl ResourceReader {
 
     pub fn origin(&self, scope: &str) -> Arc<Origin> {
         Arc::new(Origin { scope: clean(scope, LONGEST_NAME).into(), ..self.origin.clone() })
-    }
-}
-
-enum Reading<'a> {
-    Value(Held<'a>),
-    /// Not there, or nothing we can use: the next key may be.
-    Absent,
-    /// A token count that no call could have.
-    Implausible,
-}
-
-impl<'a> From<Option<Held<'a>>> for Reading<'a> {
-    fn from(held: Option<Held<'a>>) -> Self {
-        held.map_or(Self::Absent, Self::Value)
-    }
-}
-
-fn read(unit: Unit, value: Raw<'_>) -> Reading<'_> {
-    match unit {
-        Unit::Name => name(value).map(Held::Text).into(),
-        Unit::Path => text(value).map(|text| Held::Text(clean(path_of(text), LONGEST_NAME))).into(),
-        Unit::Tokens => tokens(value),
-        Unit::Status => number(value).filter(|code| (100.0..600.0).contains(code)).map(whole).into(),
-        Unit::Flag => flag(value).map(|set| Held::Number(u64::from(set))).into(),
-        Unit::Seconds => duration(value, 1e9),
-        Unit::Milliseconds => duration(value, 1e6),
-        Unit::Dollars => {
-            number(value).filter(|dollars| (1e-9..1e9).contains(dollars)).map(|usd| whole((usd * 1e9).ceil())).into()
-        }
-        Unit::Hash => text(value).map(|text| Held::Number(hash(text.as_bytes()))).into(),
-        Unit::Operation => text(value)
-            .and_then(|text| dialect::model_operation(text.as_bytes()))
-            .map(|name| Held::Text(Cow::Borrowed(name)))
-            .into(),
-        Unit::ErrorType => text(value).map(|text| Held::Text(Cow::Borrowed(error_type(text)))).into(),
-    }
-}
-
-fn text(value: Raw<'_>) -> Option<&str> {
-    match value {
-        Raw::Text(text) if !text.is_empty() => Some(text),
-        _ => None,
-    }
-}
-
-/// Ids are sometimes sent as numbers.
-fn name(value: Raw<'_>) -> Option<Cow<'_, str>> {
-    match value {
-        Raw::Int(number) => Some(Cow::Owned(number.to_string())),
-        other => text(other).map(|text| clean(text, LONGEST_NAME)),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "used for bounded quantities only; token counts have their own reader")]
-fn number(value: Raw<'_>) -> Option<f64> {
-    match value {
-        Raw::Int(number) => Some(number as f64),
-        Raw::Double(number) => Some(number),
-        Raw::Text(text) => text.parse().ok(),
-        Raw::Bool(_) | Raw::Printable(_) => None,
-    }
-    .filter(|number: &f64| number.is_finite())
-}
-
-/// For numbers already known to be whole and between 0 and 2^63.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the callers check the range")]
-fn whole<'a>(number: f64) -> Held<'a> {
-    Held::Number(number as u64)
-}
-
-/// Negative counts say "not known" in some dialects. Fractions are no counts.
-fn tokens<'a>(value: Raw<'_>) -> Reading<'a> {
-    let count = match value {
-        Raw::Int(count) => i128::from(count),
-        Raw::Double(count) if count.fract() == 0.0 && count.abs() < 1e18 => return tokens_of(count),
-        Raw::Double(count) if count.is_finite() && count.abs() >= 1e18 => return Reading::Implausible,
-        Raw::Text(text) => match text.parse() {
-            Ok(count) => count,
-            Err(_) => return Reading::Absent,
-        },
-        Raw::Double(_) | Raw::Bool(_) | Raw::Printable(_) => return Reading::Absent,
-    };
-    match u64::try_from(count) {
-        Ok(count) if count <= Tokens::MOST => Reading::Value(Held::Number(count)),
-        _ if count < 0 => Reading::Absent,
-        _ => Reading::Implausible,
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the caller checks that it is whole and below 1e18")]
-fn tokens_of<'a>(count: f64) -> Reading<'a> {
-    tokens(Raw::Int(count as i64))
-}
-
-fn flag(value: Raw<'_>) -> Option<bool> {
-    match value {
-        Raw::Bool(set) => Some(set),
-        Raw::Text("true") => Some(true),
-        Raw::Text("false") => Some(false),
-        Raw::Text(operation) => dialect::streams_by_name(operation).then_some(true),
-        Raw::Int(_) | Raw::Double(_) | Raw::Printable(_) => None,
-    }
-}
-
-/// Up to eleven days: more is a mistaken unit.
-fn duration<'a>(value: Raw<'_>, nanos: f64) -> Reading<'a> {
-    number(value).map(|amount| amount * nanos).filter(|nanos| (0.0..1e15).contains(nanos)).map(whole).into()
-}
-
-fn hash(text: &[u8]) -> u64 {
-    let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(text);
-    hasher.finish()
-}
-
-fn path_of(target: &str) -> &str {
-    let shown = target.split(['?', '#']).next().unwrap_or(target);
-    match shown.split_once("://") {
-        Some((_, rest)) if !shown.starts_with('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        _ => shown,
-    }
-}
-
-/// Class names and codes only: provider texts have spaces, and must not pass as a type.
-fn error_type(text: &str) -> &str {
-    let is_class = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-/".contains(&byte);
-    if text.len() <= LONGEST_ERROR_TYPE && text.bytes().all(is_class) { text } else { "_OTHER" }
-}
-
-/// Whether all bytes are printable ASCII. Looks at eight bytes at once: a byte below 0x20 borrows, 0x7f carries, and any other
-/// that is not printable has its top bit set already, as then has the sum.
-#[inline]
-pub(super) fn is_printable(text: &[u8]) -> bool {
-    const EACH: u64 = u64::MAX / 0xff;
-    let suspect = |word: u64| (word | word.wrapping_sub(0x20 * EACH) | word.wrapping_add(EACH)) & (0x80 * EACH) != 0;
-    let (words, rest) = text.as_chunks::<8>();
-    let whole = !words.iter().fold(false, |any, word| any | suspect(u64::from_le_bytes(*word)));
-    match text.last_chunk::<8>() {
-        // The last word once more, overlapping.
-        Some(last) => whole && !suspect(u64::from_le_bytes(*last)),
-        None => rest.iter().all(|byte| (0x20..0x7f).contains(byte)),
-    }
-}
-
-/// Replaces control characters, NUL among them, which no database takes, and cuts what is longer than `longest` bytes.
-pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
-    // Without an early end, so that the compiler looks at many bytes at once. 0xc2 begins the control characters beyond ASCII.
-    let suspect = text.bytes().fold(false, |suspect, byte| suspect | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2));
-    if text.len() <= longest && !suspect {
-        return Cow::Borrowed(text);
-    }
-    let printable: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if printable.len() <= longest {
-        return Cow::Owned(printable);
-    }
-    let mark = format!("~{:016x}", hash(text.as_bytes()));
-    let cut = printable.floor_char_boundary(longest - mark.len());
-    Cow::Owned(format!("{}{mark}", &printable[..cut]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_lose_host_query_and_fragment() {
-        for (target, path) in [
-            ("/a/b?token=SECRET", "/a/b"),
-            ("http://user:pw@host:1/a?x#y", "/a"),
-            ("https://host?q=1", "/"),
-            ("/a#f", "/a"),
-            ("/r?u=http://x/y", "/r"),
-            ("/proxy/http://x/y", "/proxy/http://x/y"),
-        ] {
-            assert_eq!(path_of(target), path, "{target}");
-        }
-    }
-
-    #[test]
-    fn token_counts_are_whole_plausible_and_not_negative() {
-        let read = |value| match tokens(value) {
-            Reading::Value(Held::Number(count)) => format!("{count}"),
-            Reading::Value(_) => unreachable!(),
-            Reading::Absent => "absent".into(),
-            Reading::Implausible => "implausible".into(),
-        };
-        assert_eq!(read(Raw::Int(7)), "7");
-        assert_eq!(read(Raw::Double(7.0)), "7");
-        assert_eq!(read(Raw::Text("7")), "7");
-        assert_eq!(read(Raw::Int(-1)), "absent");
-        assert_eq!(read(Raw::Double(7.5)), "absent");
-        assert_eq!(read(Raw::Double(f64::NAN)), "absent");
-        assert_eq!(read(Raw::Text("many")), "absent");
-        assert_eq!(read(Raw::Int(i64::MAX)), "implausible");
-        assert_eq!(read(Raw::Double(1e300)), "implausible");
-        assert_eq!(read(Raw::Text("99999999999999999999")), "implausible");
-    }
-
-    #[test]
-    fn printable_is_told_at_every_place_and_for_every_byte() {
-        for length in 0..20 {
-            assert!(is_printable(&vec![b'~'; length]), "{length}");
-            for place in 0..length {
-                for byte in 0..=u8::MAX {
-                    let mut text = vec![b' '; length];
-                    text[place] = byte;
-                    assert_eq!(is_printable(&text), (0x20..0x7f).contains(&byte), "{byte} at {place} of {length}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn names_are_cleaned_and_long_ones_stay_apart() {
-        assert_eq!(clean("a\0b\u{85}c", 64), "a\u{fffd}b\u{fffd}c");
-        let (one, two) = ("ä".repeat(300), format!("{}x", "ä".repeat(300)));
-        assert!(clean(&one, 256).len() <= 256);
-        assert_ne!(clean(&one, 256), clean(&two, 256));
-    }
-
-    #[test]
-    fn a_providers_text_is_no_error_type() {
-        assert_eq!(error_type("openai.RateLimitError"), "openai.RateLimitError");
-        assert_eq!(error_type("Rate limit reached for user-secret"), "_OTHER");
     }
 }

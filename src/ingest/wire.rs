@@ -1,13 +1,19 @@
 //! A walk over the bytes of an OTLP `ExportTraceServiceRequest` in protobuf. It copies only what the dialect lists, yet it
 //! accepts and refuses exactly what a full decoder accepts and refuses: every string is checked, every length, every nesting.
 
-use super::dialect::{Dialect, Meaning};
+use super::dialect::Meaning;
 use super::extract::{Extractor, Head, Raw, ResourceReader, is_printable};
 use super::{Batch, Malformed, Rules};
 use crate::domain::facts::Field;
-use protobuf::{Cursor, Fault, Message, Plain, Wire, check, text};
+use habits::Habits;
+use protobuf::{Cursor, Fault, Plain, Wire, text};
+use shape::Message;
+use value::Value;
 
+mod habits;
 mod protobuf;
+mod shape;
+mod value;
 
 /// Places made ready at once: what says it is a span may be none.
 const MOST_RESERVED: usize = 1024;
@@ -16,8 +22,8 @@ const USUAL_SPAN: usize = 160;
 
 /// Reads a whole body or refuses it whole; single bad spans are rejected within the batch.
 pub(super) fn read(body: &[u8], rules: &Rules) -> Result<Batch, Malformed> {
-    let habits = Habits { first: Habit::default(), after: [Habit::default(); Field::COUNT] };
-    let mut walk = Walk { extractor: Extractor::new(rules), batch: Batch::default(), spans: vec![], habits };
+    let (extractor, habits) = (Extractor::new(rules), Habits::none());
+    let mut walk = Walk { extractor, batch: Batch::default(), spans: vec![], habits };
     match walk.request(body) {
         Ok(()) => Ok(walk.batch),
         Err(fault) => Err(Malformed(format!("{} at byte {}", fault.what, fault.offset_in(body)))),
@@ -196,50 +202,6 @@ fn read_attributes<'a>(
     }
 }
 
-/// What followed each field in the spans before, or came first. An exporter repeats the order of the keys, and most attributes
-/// nobody wants letter by letter, from span to span; what was looked up or checked once needs no second look.
-struct Habits<'a> {
-    first: Habit<'a>,
-    after: [Habit<'a>; Field::COUNT],
-}
-
-#[derive(Clone, Copy, Default)]
-struct Habit<'a> {
-    /// Attributes nobody wants, and how many they are.
-    run: &'a [u8],
-    length: usize,
-    /// The first of them, each by itself: often one of many differs.
-    parts: [&'a [u8]; 8],
-    /// The listed key behind them.
-    key: &'a [u8],
-    meanings: &'a [Meaning],
-}
-
-impl<'a> Habit<'a> {
-    /// How many attributes were passed over.
-    #[inline]
-    fn skip_run(&self, cursor: &mut Cursor<'a>) -> usize {
-        if cursor.skip(self.run) { self.length } else { 0 }
-    }
-
-    #[inline]
-    fn skip_part(&self, place: usize, cursor: &mut Cursor<'a>) -> bool {
-        self.parts.get(place).is_some_and(|part| cursor.skip(part))
-    }
-
-    #[inline]
-    fn meanings(&mut self, key: &'a [u8], dialect: &'a Dialect) -> &'a [Meaning] {
-        if key == self.key {
-            return self.meanings;
-        }
-        let meanings = dialect.span_key(key);
-        if !meanings.is_empty() {
-            (self.key, self.meanings) = (key, meanings);
-        }
-        meanings
-    }
-}
-
 fn read_event<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Result<(), Fault> {
     while let Some((tag, wire)) = cursor.next()? {
         match tag {
@@ -335,65 +297,4 @@ fn read_attribute<'a>(
         }
     }
     Ok((key, value.raw()))
-}
-
-/// An `AnyValue` being read. A field that comes again replaces the value before it; arrays are joined.
-enum Value<'a> {
-    Nothing,
-    Scalar(Raw<'a>),
-    /// Its first element, if that is a text; `None` while there is no element.
-    Array(Option<Option<&'a str>>),
-    /// Bytes, lists of attributes: nothing on the list has such a value.
-    Other,
-}
-
-impl<'a> Value<'a> {
-    fn merge(&mut self, mut cursor: Cursor<'a>) -> Result<(), Fault> {
-        while let Some((tag, wire)) = cursor.next()? {
-            match (tag, wire) {
-                (1, Wire::Bytes(_)) => *self = Self::Scalar(Raw::Text(text(wire)?)),
-                (2, Wire::Varint(bool)) => *self = Self::Scalar(Raw::Bool(bool != 0)),
-                (3, Wire::Varint(int)) => *self = Self::Scalar(Raw::Int(int.cast_signed())),
-                (4, Wire::Fixed64(bits)) => *self = Self::Scalar(Raw::Double(f64::from_bits(bits))),
-                (5, Wire::Bytes(_)) => self.merge_array(cursor.nested(wire)?)?,
-                (6, Wire::Bytes(_)) => {
-                    check(Message::KeyValueList, cursor.nested(wire)?)?;
-                    *self = Self::Other;
-                }
-                (7, Wire::Bytes(_)) | (8, Wire::Varint(_)) => *self = Self::Other,
-                _ => cursor.check(Message::AnyValue, tag, wire)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn merge_array(&mut self, mut cursor: Cursor<'a>) -> Result<(), Fault> {
-        let mut first = match self {
-            Self::Array(first) => *first,
-            _ => None,
-        };
-        while let Some((tag, wire)) = cursor.next()? {
-            match tag {
-                1 if first.is_none() => {
-                    let mut element = Value::Nothing;
-                    element.merge(cursor.nested(wire)?)?;
-                    first = Some(match element {
-                        Value::Scalar(Raw::Text(text)) => Some(text),
-                        _ => None,
-                    });
-                }
-                _ => cursor.check(Message::ArrayValue, tag, wire)?,
-            }
-        }
-        *self = Self::Array(first);
-        Ok(())
-    }
-
-    fn raw(&self) -> Option<Raw<'a>> {
-        match self {
-            Self::Scalar(raw) => Some(*raw),
-            Self::Array(Some(Some(text))) => Some(Raw::Text(text)),
-            Self::Array(_) | Self::Nothing | Self::Other => None,
-        }
-    }
 }

@@ -99,23 +99,26 @@ async fn what_was_answered_survives_a_kill_and_comes_twice_for_nothing() {
     assert!(rows_of(&url).await == rows, "the same bodies again changed something");
 }
 
+/// Tacho on each database, which refuses some rows from now on, each in its own words.
+async fn on_both(sqlite_trap: &str, postgres_trap: &str, case: impl AsyncFn(Tacho, &str)) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Postgres::start();
+    let sqlite = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    for (url, trap) in [(sqlite, sqlite_trap), (server.database("poison"), postgres_trap)] {
+        let own = tempfile::tempdir().unwrap();
+        let tacho = start(own.path(), &url);
+        query(&url, trap).await;
+        case(tacho, &url).await;
+    }
+}
+
 /// One trace that the database will never take is set aside with the reason; all others are written.
 #[tokio::test]
 async fn a_poison_row_blocks_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let sqlite = format!("sqlite:{}", folder.path().join("tacho.db").display());
-    let server = Postgres::start();
-    let postgres = server.database("poison");
-    for url in [&sqlite, &postgres] {
-        let inner = tempfile::tempdir().unwrap();
-        let tacho = start(inner.path(), url);
-        let trap = if url.starts_with("sqlite:") {
-            "CREATE TRIGGER poison BEFORE INSERT ON usage_records WHEN NEW.user_id = 'user-3' \
-             BEGIN SELECT RAISE(ABORT, 'poison'); END"
-        } else {
-            "ALTER TABLE usage_records ADD CONSTRAINT poison CHECK (user_id <> 'user-3')"
-        };
-        query(url, trap).await;
+    let sqlite = "CREATE TRIGGER poison BEFORE INSERT ON usage_records WHEN NEW.user_id = 'user-3' \
+                  BEGIN SELECT RAISE(ABORT, 'poison'); END";
+    let postgres = "ALTER TABLE usage_records ADD CONSTRAINT poison CHECK (user_id <> 'user-3')";
+    on_both(sqlite, postgres, async |tacho, url| {
         let unit = unit(1);
         let poisoned = unit.account["user-3"].requests;
         assert_eq!(send(&tacho, &unit).await, "Ok");
@@ -126,25 +129,16 @@ async fn a_poison_row_blocks_nothing() {
         let reasons = query(url, "SELECT DISTINCT reason FROM dead_letters").await;
         assert!(matches!(&*reasons, [reason] if reason.contains("poison")), "{reasons:?}");
         assert_eq!(query(url, "SELECT trace_id FROM dead_letters").await.len() as u64, poisoned);
-    }
+    })
+    .await;
 }
 
 /// Calls that wait for their request, and are refused when they get their last word: the drain ends all the same.
 #[tokio::test]
 async fn a_poison_row_that_waited_blocks_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let sqlite = format!("sqlite:{}", folder.path().join("tacho.db").display());
-    let server = Postgres::start();
-    let postgres = server.database("waits");
-    for url in [&sqlite, &postgres] {
-        let inner = tempfile::tempdir().unwrap();
-        let tacho = start(inner.path(), url);
-        let trap = if url.starts_with("sqlite:") {
-            "CREATE TRIGGER poison BEFORE INSERT ON llm_calls BEGIN SELECT RAISE(ABORT, 'poison'); END"
-        } else {
-            "ALTER TABLE llm_calls ADD CONSTRAINT poison CHECK (dialect = 'none')"
-        };
-        query(url, trap).await;
+    let sqlite = "CREATE TRIGGER poison BEFORE INSERT ON llm_calls BEGIN SELECT RAISE(ABORT, 'poison'); END";
+    let postgres = "ALTER TABLE llm_calls ADD CONSTRAINT poison CHECK (dialect = 'none')";
+    on_both(sqlite, postgres, async |tacho, url| {
         let began = 1_790_000_000_000_000_000;
         let unit = Shape { seed: 8, traces: 5, calls: 1, users: 5, split: true, began }.unit(0);
         assert_eq!(send(&tacho, &unit).await, "Ok");
@@ -152,7 +146,8 @@ async fn a_poison_row_that_waited_blocks_nothing() {
         tacho.stop();
         assert_eq!(query(url, "SELECT trace_id FROM dead_letters").await.len(), 5);
         assert_eq!(query(url, "SELECT trace_id FROM trace_extracts WHERE due_at IS NOT NULL").await.len(), 0);
-    }
+    })
+    .await;
 }
 
 /// The first column of what is found.
