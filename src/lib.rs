@@ -8,6 +8,7 @@ pub mod config;
 pub mod domain;
 pub mod ingest;
 pub mod journal;
+pub mod limit;
 pub mod metrics;
 pub mod persist;
 pub mod price;

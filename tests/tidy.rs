@@ -15,12 +15,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("cli", &["app", "config", "persist", "telemetry"]),
     ("app", EVERYTHING),
-    ("config", &["assemble", "ingest", "journal", "persist"]),
+    ("config", &["assemble", "ingest", "journal", "limit", "persist"]),
     ("domain", &[]),
     ("ingest", &["telemetry"]),
     ("journal", &["telemetry"]),
     ("assemble", &["telemetry"]),
     ("price", &["telemetry"]),
+    ("limit", &["telemetry"]),
     ("persist", &["telemetry"]),
     ("metrics", &["telemetry"]),
     // Usage is read from the store that `app` hands it.
@@ -29,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
 ];
 const EVERYTHING: &[&str] =
-    &["api", "assemble", "config", "ingest", "journal", "metrics", "persist", "price", "telemetry"];
+    &["api", "assemble", "config", "ingest", "journal", "limit", "metrics", "persist", "price", "telemetry"];
 
 const MOST_LINES: usize = 500;
 

@@ -45,27 +45,6 @@ pub(super) fn agent_in_path<'p>(template: &str, path: &'p str) -> Option<&'p str
     path.split('/').nth(place).filter(|value| !value.is_empty())
 }
 
-/// `GET /health*`: a method, a blank, an endpoint; `*` stands for any characters.
-pub(super) struct Pattern(Vec<Box<str>>);
-
-impl Pattern {
-    pub fn new(text: &str) -> Self {
-        Self(text.split('*').map(Into::into).collect())
-    }
-
-    pub fn matches(&self, method: &str, endpoint: &str) -> bool {
-        let text = format!("{method} {endpoint}");
-        let Some((first, others)) = self.0.split_first() else { return false };
-        let Some(mut rest) = text.strip_prefix(&**first) else { return false };
-        let Some((last, between)) = others.split_last() else { return rest.is_empty() };
-        for part in between {
-            let Some(place) = rest.find(&**part) else { return false };
-            rest = &rest[place + part.len()..];
-        }
-        rest.ends_with(&**last)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,17 +70,5 @@ mod tests {
         assert_eq!(agent_in_path("/agents/:agentId/invoke", "/agents/a-7/invoke"), Some("a-7"));
         assert_eq!(agent_in_path("/agents/<agent>/x", "/agents//x"), None);
         assert_eq!(agent_in_path("/users/{id}", "/users/7"), None);
-    }
-
-    #[test]
-    fn patterns_match_method_and_endpoint() {
-        let matches = |pattern, method, endpoint| Pattern::new(pattern).matches(method, endpoint);
-        assert!(matches("GET /health*", "GET", "/healthz"));
-        assert!(!matches("GET /health*", "POST", "/healthz"));
-        assert!(matches("GET /metrics", "GET", "/metrics"));
-        assert!(!matches("GET /metrics", "GET", "/metrics/x"));
-        assert!(matches("* /static/*.js", "GET", "/static/a/b.js"));
-        assert!(!matches("* /static/*.js", "GET", "/static/a.css"));
-        assert!(!matches("ab*ba", "aba", ""));
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::AssembleConfig;
 use super::calls::{self, Sighting};
-use super::endpoint::{Pattern, agent_in_path, endpoint};
+use super::endpoint::{agent_in_path, endpoint};
 use super::tree::{Node, Tree};
 use crate::domain::call::{Call, Cost, Key};
 use crate::domain::facts::Field;
 use crate::domain::ids::TraceId;
 use crate::domain::money::NanoUsd;
+use crate::domain::pattern::Pattern;
 use crate::domain::record::{Record, Request, Totals};
 use crate::domain::trace::Trace;
 
@@ -75,7 +76,7 @@ impl Resolver {
     /// A request that called a model is money, and stays.
     fn ignores(&self, request: &Request) -> bool {
         let Record { method: Some(method), endpoint: Some(endpoint), .. } = &request.record else { return false };
-        request.calls.is_empty() && self.ignore.iter().any(|pattern| pattern.matches(method, endpoint))
+        request.calls.is_empty() && self.ignore.iter().any(|pattern| pattern.matches(&format!("{method} {endpoint}")))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod ids;
 pub mod lsn;
 pub mod money;
+pub mod pattern;
 pub mod period;
 pub mod record;
 pub mod span;

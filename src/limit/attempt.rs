@@ -1,0 +1,338 @@
+//! One request and all limits that match it: looked at together, charged all or none. Who drives it does the asking: an async
+//! handler over the network, a simulator over a pretended one.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::amount::Usage;
+use super::cell::Look;
+use super::node::{Cell, Count, Node, State};
+use super::rule::{Action, Kind, Mode, Rule, Traits};
+use super::shared::{Ask, Told};
+use super::subject::{self, Since, Subjects};
+use crate::domain::time::Timestamp;
+
+/// A request on its way through its limits.
+pub struct Attempt<'r> {
+    pub limits: SmallVec<[Matched<'r>; 4]>,
+    /// The store was away for at least one decision.
+    pub degraded: bool,
+}
+
+/// A limit that is for this request.
+pub struct Matched<'r> {
+    pub rule: &'r Arc<Rule>,
+    pub tier: usize,
+    /// What it wants of the limit.
+    pub amount: i64,
+    /// `None` where the memory for limits is full.
+    pub cell: Option<Arc<Cell>>,
+    pub standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Open,
+    Taken,
+    /// Over the limit; it does not stop the request and is not charged.
+    Passed,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    Granted,
+    Refused(Refused),
+    /// To be asked of the store, each for the limit at this place; then tell what came of it.
+    Ask(Vec<(usize, Ask)>),
+    /// Somebody else is asking for the same cell: look again when there is an answer.
+    Wait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The place of the limit that refuses for longest.
+    pub place: usize,
+    pub reason: Reason,
+    /// After so many nanoseconds it may be granted; `None` when waiting does not help.
+    pub wait: Option<u64>,
+}
+
+/// Why a limit said no. The words are label, log field and answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    OverLimit,
+    /// More than the limit ever has.
+    TooLarge,
+    StoreAway,
+    /// The memory for limits is full of subjects that cannot be forgotten.
+    NoRoom,
+}
+
+impl Reason {
+    pub const ALL: [Self; 4] = [Self::OverLimit, Self::TooLarge, Self::StoreAway, Self::NoRoom];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::OverLimit => "over_limit",
+            Self::TooLarge => "too_large",
+            Self::StoreAway => "store_away",
+            Self::NoRoom => "no_room",
+        }
+    }
+}
+
+impl<'r> Attempt<'r> {
+    pub fn new(
+        node: &Node,
+        rules: &'r [Arc<Rule>],
+        traits: &Traits<'_>,
+        since: &Since,
+        usage: &Usage,
+        now: u64,
+    ) -> Self {
+        let mut subjects = Subjects::default();
+        let matching = rules.iter().filter(|rule| rule.matches.matches(traits));
+        let limits = matching.map(|rule| {
+            let tier = rule.tier_for(traits);
+            let subject = subjects.id(&rule.per, traits);
+            let (key, period) = subject::key(rule, rule.tier(tier), subject, since, Timestamp(now));
+            let ends = period.and_then(|period| period.end).map(|end| end.0);
+            let cell = node.cell(key, rule, tier, ends, now);
+            Matched { rule, tier, amount: usage.of(rule.meter), cell, standing: Standing::Open }
+        });
+        Self { limits: limits.collect(), degraded: false }
+    }
+
+    /// Looks at all that is open: takes all of it, or says what stands in the way. `until`: microseconds to which a hold counts.
+    pub fn step(&mut self, node: &Node, until: u64, now: u64) -> Step {
+        loop {
+            let mut worst: Option<Refused> = None;
+            let mut unsure: SmallVec<[usize; 4]> = SmallVec::new();
+            for (place, limit) in self.limits.iter_mut().enumerate() {
+                if limit.standing != Standing::Open {
+                    continue;
+                }
+                match limit.look(node, now) {
+                    Look::Fits => {}
+                    Look::Unsure => unsure.push(place),
+                    Look::Over(wait) if limit.rule.action == Action::Deny => {
+                        worst = worse(worst, Refused { place, reason: limit.reason(wait), wait });
+                    }
+                    Look::Over(_) => limit.pass(node, now),
+                }
+            }
+            if let Some(refused) = worst {
+                self.give_back(node, now);
+                return Step::Refused(refused);
+            }
+            if !unsure.is_empty() {
+                return self.ask(node, &unsure, until);
+            }
+            if self.take(node, now) {
+                return Step::Granted;
+            }
+            // Somebody came between the look and the taking: once more.
+        }
+    }
+
+    /// Decides what is open by each limit's own policy.
+    pub fn without_store(&mut self, node: &Node, now: u64) -> Step {
+        self.degraded = true;
+        let mut worst = None;
+        for (place, limit) in self.limits.iter_mut().enumerate() {
+            if limit.standing != Standing::Open {
+                continue;
+            }
+            match limit.look_alone(node, now) {
+                Look::Fits | Look::Unsure => limit.force(node, now),
+                Look::Over(wait) if limit.rule.action == Action::Deny => {
+                    worst = worse(worst, Refused { place, reason: Reason::StoreAway, wait });
+                }
+                Look::Over(_) => limit.pass(node, now),
+            }
+        }
+        match worst {
+            Some(refused) => {
+                self.give_back(node, now);
+                Step::Refused(refused)
+            }
+            None => Step::Granted,
+        }
+    }
+
+    /// What came of an ask; `None` if nothing did.
+    pub fn learn(&mut self, node: &Node, place: usize, ask: &Ask, told: Option<&Told>, now: u64) {
+        if let Some(cell) = &self.limits[place].cell {
+            node.heard(cell, ask, told, now);
+        }
+    }
+
+    fn ask(&self, node: &Node, unsure: &[usize], until: u64) -> Step {
+        let mut asks = Vec::new();
+        for place in unsure {
+            let limit = &self.limits[*place];
+            let Some(cell) = &limit.cell else { continue };
+            let mut state = cell.lock();
+            if state.talk().busy {
+                let waiting = &mut state.talk_mut().waiting;
+                *waiting = waiting.saturating_add(limit.amount);
+                continue;
+            }
+            state.talk_mut().busy = true;
+            // Of a cell never heard of, news come first: most are far from their limit.
+            let amount = (state.talk().known() || limit.rule.mode == Mode::Exact).then_some(limit.amount);
+            asks.push((*place, state.wish(cell.key, amount.filter(|amount| *amount > 0), node.nodes(), until)));
+        }
+        if asks.is_empty() { Step::Wait } else { Step::Ask(asks) }
+    }
+
+    /// Takes all that is open, or nothing.
+    fn take(&mut self, node: &Node, now: u64) -> bool {
+        for place in 0..self.limits.len() {
+            let limit = &mut self.limits[place];
+            if limit.standing == Standing::Open && !limit.take(node, now) {
+                for earlier in &mut self.limits[..place] {
+                    earlier.undo(node, now);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Undoes what was taken: a refused request charges nothing.
+    pub fn give_back(&mut self, node: &Node, now: u64) {
+        for limit in &mut self.limits {
+            limit.undo(node, now);
+        }
+    }
+}
+
+/// The one that lasts longest; never beats any time.
+fn worse(known: Option<Refused>, other: Refused) -> Option<Refused> {
+    let length = |refused: &Refused| refused.wait.unwrap_or(u64::MAX);
+    Some(known.filter(|known| length(known) >= length(&other)).unwrap_or(other))
+}
+
+impl Matched<'_> {
+    fn kind(&self) -> &Kind {
+        self.rule.tier(self.tier)
+    }
+
+    fn slack(&self, node: &Node) -> i64 {
+        node.slack(self.rule, self.kind())
+    }
+
+    fn look(&self, node: &Node, now: u64) -> Look {
+        let Some(cell) = &self.cell else { return Look::Over(Some(1_000_000_000)) };
+        let mut state = cell.lock();
+        state.follow(self.rule, self.tier, now);
+        state.look(self.amount, self.slack(node), now)
+    }
+
+    fn look_alone(&self, node: &Node, now: u64) -> Look {
+        let Some(cell) = &self.cell else { return Look::Over(Some(1_000_000_000)) };
+        cell.lock().look_alone(self.amount, node.nodes(), now)
+    }
+
+    fn reason(&self, wait: Option<u64>) -> Reason {
+        if self.cell.is_none() {
+            Reason::NoRoom
+        } else if wait.is_none() && self.amount > self.kind().ceiling().0 {
+            Reason::TooLarge
+        } else {
+            Reason::OverLimit
+        }
+    }
+
+    fn take(&mut self, node: &Node, now: u64) -> bool {
+        let (slack, amount) = (self.slack(node), self.amount);
+        let fits = |state: &mut State| {
+            let fits = state.look(amount, slack, now) == Look::Fits;
+            if fits {
+                state.take(amount, now);
+            }
+            fits
+        };
+        let taken = self.cell.as_ref().is_none_or(|cell| fits(&mut cell.lock()));
+        if taken {
+            self.taken(node);
+        }
+        taken
+    }
+
+    /// Charges whether it fits or not.
+    fn force(&mut self, node: &Node, now: u64) {
+        if let Some(cell) = &self.cell {
+            cell.lock().take(self.amount, now);
+        }
+        self.taken(node);
+    }
+
+    fn taken(&mut self, node: &Node) {
+        self.standing = Standing::Taken;
+        if let Some(cell) = self.cell.as_ref().filter(|_| self.rule.mode != Mode::Local) {
+            node.announce(cell);
+        }
+    }
+
+    /// Over a limit that stops nobody: a warning is charged as the request goes on, a shadow is as if it had refused.
+    fn pass(&mut self, node: &Node, now: u64) {
+        if self.rule.action == Action::Warn {
+            self.force(node, now);
+        }
+        self.standing = Standing::Passed;
+    }
+
+    fn undo(&mut self, node: &Node, now: u64) {
+        let charged = match self.standing {
+            Standing::Taken => true,
+            Standing::Passed => self.rule.action == Action::Warn,
+            Standing::Open => false,
+        };
+        if let Some(cell) = self.cell.as_ref().filter(|_| charged) {
+            cell.lock().undo(self.amount, now);
+            node.announce(cell);
+        }
+        self.standing = Standing::Open;
+    }
+
+    /// Whether the amount was charged or held.
+    pub fn is_charged(&self) -> bool {
+        self.cell.is_some() && (self.standing == Standing::Taken || self.rule.action == Action::Warn)
+    }
+
+    /// How the limit stands now.
+    pub fn now(&self, now: u64) -> Stand {
+        let limit = self.kind().limit().0;
+        let Some(cell) = &self.cell else { return Stand { limit, ..Stand::default() } };
+        let state = cell.lock();
+        match (self.kind(), &state.count) {
+            (Kind::Rate(rate), Count::Rate(cell)) => {
+                let backlog = i64::try_from(cell.tat.saturating_sub(now)).unwrap_or(i64::MAX);
+                let used = rate.amount_of(backlog);
+                let remaining = (rate.burst.0 - used).max(0);
+                Stand { limit, used, held: 0, remaining, reset: Some(cell.tat.saturating_sub(now)) }
+            }
+            (Kind::Quota(quota), Count::Quota { cell, ends }) => {
+                let (used, held) = (cell.used(), cell.held());
+                let remaining = quota.limit.0.saturating_sub(used).saturating_sub(held).max(0);
+                Stand { limit, used, held, remaining, reset: ends.map(|ends| ends.saturating_sub(now)) }
+            }
+            _ => Stand { limit, ..Stand::default() },
+        }
+    }
+}
+
+/// How a limit stands for one subject, in units of its meter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stand {
+    pub limit: i64,
+    pub used: i64,
+    pub held: i64,
+    pub remaining: i64,
+    /// Nanoseconds until all of it is there again; `None` for never.
+    pub reset: Option<u64>,
+}

@@ -1,0 +1,234 @@
+//! What all instances share of one limit and subject, and what becomes of it when one of them reports. Pure: memory and database
+//! keep it as it is, Redis has the same in Lua, and one suite holds them to each other.
+//!
+//! A report says the *whole* of what its node has added so far, never a difference. So it may come twice, late or in any order,
+//! and a report that got lost is made good by the next one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Names a state in the store: a limit, a subject and, for a quota, a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub u128);
+
+/// 32 hex digits.
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// An instance, for as long as its data folder lives.
+pub type NodeId = Arc<str>;
+/// A database of records: what was settled there is one part of what is spent.
+pub type LedgerId = Arc<str>;
+
+/// Who reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reporter {
+    pub node: NodeId,
+    pub ledger: LedgerId,
+}
+
+/// A report on one key, perhaps with a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub key: Key,
+    /// Told apart from what the node knew of the key before it forgot it.
+    pub incarnation: u64,
+    /// Counts up with every report of this incarnation.
+    pub version: u64,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Rate(RateAsk),
+    Quota(QuotaAsk),
+}
+
+/// All in microseconds: of time, and of what a bucket's TAT moves by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateAsk {
+    /// What this node has charged so far.
+    pub total: i64,
+    /// So much of it the node knows to be in the store.
+    pub acked: i64,
+    /// The TAT that the node last saw, for a store that has forgotten it.
+    pub floor: u64,
+    /// Nanoseconds a cell, so that a changed limit carries its backlog along.
+    pub cell: u64,
+    pub wish: Option<RateWish>,
+}
+
+/// Charge at least `least` more, up to `most`, if the bucket takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateWish {
+    pub least: i64,
+    pub most: i64,
+    /// What the bucket holds.
+    pub capacity: i64,
+}
+
+/// All in units of the meter, times in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaAsk {
+    /// What this node holds for requests that are not in the ledger yet.
+    pub out: i64,
+    /// After this time it counts no longer.
+    pub until: u64,
+    /// What the node's ledger says is used, if the node knows.
+    pub ledger: Option<Ledger>,
+    pub wish: Option<QuotaWish>,
+    /// The state may be forgotten after this time; 0 for never.
+    pub ends: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Counts up with every change of `used`.
+    pub version: u64,
+    pub used: i64,
+}
+
+/// Hold `least` more, up to `most`, if that stays within the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaWish {
+    pub least: i64,
+    pub most: i64,
+    pub limit: i64,
+}
+
+/// What the store answers to one ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Rate {
+        tat: u64,
+        /// What was charged for the wish; 0 if it does not fit.
+        granted: i64,
+    },
+    Quota {
+        /// The sum of all ledgers.
+        spent: i64,
+        /// What the asking node's ledger has there.
+        ledger: Option<Ledger>,
+        /// What the other nodes hold.
+        others: i64,
+        /// What was added to its hold for the wish; 0 if it does not fit.
+        granted: i64,
+    },
+}
+
+/// The state of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shared {
+    Rate { tat: u64, cell: u64, nodes: BTreeMap<NodeId, Total> },
+    Quota { shares: BTreeMap<NodeId, Share>, ledgers: BTreeMap<LedgerId, Ledger>, ends: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Total {
+    incarnation: u64,
+    version: u64,
+    total: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    incarnation: u64,
+    version: u64,
+    held: i64,
+    until: u64,
+}
+
+impl Shared {
+    /// The state after an ask at time `now`, made from nothing if there is none, and the answer.
+    pub fn take(state: &mut Option<Self>, who: &Reporter, ask: &Ask, now: u64) -> Told {
+        match &ask.what {
+            What::Rate(rate) => take_rate(state, who, ask, rate, now),
+            What::Quota(quota) => take_quota(state, who, ask, quota, now),
+        }
+    }
+
+    /// When the state is as good as none.
+    pub fn expires(&self) -> Option<u64> {
+        match self {
+            Self::Rate { tat, .. } => Some(tat.saturating_add(SLACK)),
+            Self::Quota { ends: 0, .. } => None,
+            Self::Quota { ends, .. } => Some(ends.saturating_add(KEPT)),
+        }
+    }
+}
+
+/// A full bucket is kept so long, for clocks that differ.
+pub const SLACK: u64 = 10_000_000;
+/// A quota is kept so long after its period, for what is settled late: 48 hours.
+pub const KEPT: u64 = 172_800_000_000;
+
+fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateAsk, now: u64) -> Told {
+    if !matches!(state, Some(Shared::Rate { .. })) {
+        *state = Some(Shared::Rate { tat: rate.floor, cell: rate.cell, nodes: BTreeMap::new() });
+    }
+    let Some(Shared::Rate { tat, cell, nodes }) = state else { unreachable!("made above") };
+    let before = match nodes.get(&who.node) {
+        Some(known) if known.incarnation == ask.incarnation && known.version >= ask.version => {
+            return Told::Rate { tat: *tat, granted: 0 };
+        }
+        Some(known) if known.incarnation == ask.incarnation => known.total,
+        _ => rate.acked,
+    };
+    let mut backlog = tat.saturating_sub(now);
+    if *cell != rate.cell {
+        backlog =
+            u64::try_from(u128::from(backlog) * u128::from(rate.cell) / u128::from((*cell).max(1))).unwrap_or(MOST);
+        *cell = rate.cell;
+    }
+    let ahead = i128::from(backlog) + i128::from(rate.total) - i128::from(before);
+    let room = |wish: RateWish| i128::from(wish.capacity) - ahead.max(0);
+    let granted = rate.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
+    let ahead = if granted > 0 { ahead.max(0) + i128::from(granted) } else { ahead };
+    *tat = u64::try_from(i128::from(now) + ahead).unwrap_or(0).min(MOST);
+    let total = Total { incarnation: ask.incarnation, version: ask.version, total: rate.total + granted };
+    nodes.insert(who.node.clone(), total);
+    Told::Rate { tat: *tat, granted }
+}
+
+/// The year 2255: every microsecond up to here is a number that Lua keeps exactly.
+const MOST: u64 = 9_007_199_254_740_991;
+
+fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &QuotaAsk, now: u64) -> Told {
+    if !matches!(state, Some(Shared::Quota { .. })) {
+        *state = Some(Shared::Quota { shares: BTreeMap::new(), ledgers: BTreeMap::new(), ends: quota.ends });
+    }
+    let Some(Shared::Quota { shares, ledgers, .. }) = state else { unreachable!("made above") };
+    if let Some(ledger) = quota.ledger {
+        let stored = ledgers.entry(who.ledger.clone()).or_insert(ledger);
+        if ledger.version > stored.version {
+            *stored = ledger;
+        }
+    }
+    shares.retain(|_, share| share.until > now);
+    let sum = |amounts: &mut dyn Iterator<Item = i64>| amounts.fold(0i64, i64::saturating_add);
+    let spent = sum(&mut ledgers.values().map(|ledger| ledger.used));
+    let others = sum(&mut shares.iter().filter(|(node, _)| **node != who.node).map(|(_, share)| share.held));
+    let known = shares.get(&who.node).filter(|known| known.incarnation == ask.incarnation);
+    let granted = if known.is_some_and(|known| known.version >= ask.version) {
+        0
+    } else {
+        let room = |wish: QuotaWish| {
+            [spent, others, quota.out].iter().fold(i128::from(wish.limit), |room, part| room - i128::from(*part))
+        };
+        let granted = quota.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
+        let share =
+            Share { incarnation: ask.incarnation, version: ask.version, held: quota.out + granted, until: quota.until };
+        shares.insert(who.node.clone(), share);
+        granted
+    };
+    Told::Quota { spent, ledger: ledgers.get(&who.ledger).copied(), others, granted }
+}
+
+fn granted(room: i128, least: i64, most: i64) -> i64 {
+    if room < i128::from(least) { 0 } else { i64::try_from(room).unwrap_or(i64::MAX).min(most) }
+}

@@ -1,0 +1,98 @@
+//! For whom a limit counts: the values of its dimensions, as one key and as a text.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use super::rule::{Dimension, Kind, Quota, Rule, Traits};
+use super::shared::Key;
+use crate::domain::period::Period;
+use crate::domain::time::Timestamp;
+
+/// A hash of the values; the same in every instance. Nobody can make two users share it.
+pub type SubjectId = u128;
+
+/// What the account of the user says of periods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// When the account began.
+    pub began: Timestamp,
+    /// When it was last reset by hand.
+    pub reset: Option<Timestamp>,
+}
+
+/// Hashes of one request, each made once however many limits count for the same dimensions.
+#[derive(Default)]
+pub(super) struct Subjects(SmallVec<[(SmallVec<[Dimension; 5]>, SubjectId); 4]>);
+
+impl Subjects {
+    pub fn id(&mut self, per: &[Dimension], traits: &Traits<'_>) -> SubjectId {
+        if let Some((_, id)) = self.0.iter().find(|(known, _)| known.as_slice() == per) {
+            return *id;
+        }
+        let id = subject_id(per, traits);
+        self.0.push((per.iter().copied().collect(), id));
+        id
+    }
+}
+
+fn subject_id(per: &[Dimension], traits: &Traits<'_>) -> SubjectId {
+    let mut hash = Sha256::new();
+    for dimension in per {
+        // Each value behind its length, so that no two lists of values look the same; none is unlike empty.
+        let value = traits.get(*dimension);
+        let length = value.map_or(u64::MAX, |value| u64::try_from(value.len()).unwrap_or(u64::MAX - 1));
+        hash.update(length.to_be_bytes());
+        hash.update(value.unwrap_or_default().as_bytes());
+    }
+    let hash = hash.finalize();
+    u128::from_be_bytes(hash[..16].try_into().expect("a hash has 32 bytes"))
+}
+
+/// `{"user":"ann"}`, values cut to a length that can be shown.
+pub fn subject_text(per: &[Dimension], traits: &Traits<'_>) -> String {
+    const LONGEST: usize = 128;
+    let mut values = serde_json::Map::new();
+    for dimension in per {
+        let value = traits.get(*dimension).map(|value| value.chars().take(LONGEST).collect::<String>());
+        values.insert(dimension.label().to_owned(), value.into());
+    }
+    serde_json::Value::Object(values).to_string()
+}
+
+/// `user ann, model gpt-4o`, for people.
+pub fn subject_words(per: &[Dimension], traits: &Traits<'_>) -> String {
+    let mut words = String::new();
+    for dimension in per {
+        let comma = if words.is_empty() { "" } else { ", " };
+        let value = traits.get(*dimension).unwrap_or("(none)");
+        write!(words, "{comma}{} {value}", dimension.label()).expect("a text takes all that is written");
+    }
+    if words.is_empty() { "everyone together".to_owned() } else { words }
+}
+
+/// The period that a moment belongs to, for this account. A reset by hand begins a new one for what came after it.
+pub(super) fn period(rule: &Rule, quota: &Quota, since: &Since, at: Timestamp) -> Period {
+    let period = quota.schedule(since.began).period_at(at);
+    match since.reset.filter(|reset| rule.by_user() && *reset <= at) {
+        Some(reset) => Period { start: period.start.max(reset), ..period },
+        None => period,
+    }
+}
+
+/// Rates have no period; all else of the key is the same.
+pub(super) fn key(rule: &Rule, kind: &Kind, subject: SubjectId, since: &Since, at: Timestamp) -> (Key, Option<Period>) {
+    let period = match kind {
+        Kind::Rate(_) => None,
+        Kind::Quota(quota) => Some(period(rule, quota, since, at)),
+    };
+    let start = period.map_or(0, |period| period.start.0);
+    (Key(mixed(subject, rule.id, start)), period)
+}
+
+/// One to one in the subject, whatever the other two.
+fn mixed(subject: SubjectId, rule: u64, start: u64) -> u128 {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    (subject ^ u128::from(rule)).wrapping_mul(ODD).rotate_left(64) ^ (u128::from(start) << 32)
+}
