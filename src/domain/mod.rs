@@ -8,6 +8,7 @@ pub mod ids;
 pub mod lsn;
 pub mod money;
 pub mod period;
+pub mod plan;
 pub mod record;
 pub mod span;
 pub mod time;
