@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::assemble::AssembleConfig;
+use crate::domain::plan::Plans;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::persist::DatabaseConfig;
@@ -21,6 +22,7 @@ pub struct Config {
     pub journal: JournalConfig,
     pub assemble: AssembleConfig,
     pub prices: PricesConfig,
+    pub plans: Plans,
     pub privacy: PrivacyConfig,
     pub telemetry: TelemetryConfig,
 }
@@ -35,6 +37,7 @@ impl Default for Config {
             journal: JournalConfig::default(),
             assemble: AssembleConfig::default(),
             prices: PricesConfig::default(),
+            plans: Plans::default(),
             privacy: PrivacyConfig::default(),
             telemetry: TelemetryConfig::default(),
         }

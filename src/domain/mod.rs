@@ -9,6 +9,7 @@ pub mod lsn;
 pub mod money;
 pub mod pattern;
 pub mod period;
+pub mod plan;
 pub mod record;
 pub mod span;
 pub mod time;
