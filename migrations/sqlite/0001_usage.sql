@@ -1,6 +1,7 @@
 -- Times are RFC 3339 texts in UTC with six decimals: their order is the order of time. Ids are lower-case hex.
 
--- One row per bot request.
+-- One row per bot request. plan and free (it used up one of the plan's free requests) are as they were when it was first counted
+-- for its user.
 CREATE TABLE usage_records (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     started_at TEXT NOT NULL,
@@ -31,6 +32,7 @@ CREATE TABLE usage_records (
     unpriced_calls INTEGER NOT NULL,
     model TEXT,
     plan TEXT NOT NULL,
+    free INTEGER NOT NULL,
     revision INTEGER NOT NULL,
     change_seq INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
@@ -39,6 +41,7 @@ CREATE TABLE usage_records (
 CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at);
 CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
 CREATE INDEX usage_records_by_change ON usage_records (change_seq);
+CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free;
 
 -- The last change_seq that was given: never again, even if its row is deleted.
 CREATE TABLE usage_records_change_seq (
@@ -87,37 +90,47 @@ CREATE TABLE trace_extracts (
 );
 CREATE INDEX trace_extracts_due ON trace_extracts (due_at) WHERE due_at IS NOT NULL;
 
--- The sum of the usage records since the start of the period.
+-- The sum of the usage records since the start of the period, free ones not counted as requests; free_requests_used is the number of
+-- free ones in the whole life of the account. A period ends where its kind, anchor and time zone say, or with a reset by hand.
 CREATE TABLE billing_accounts (
     tenant TEXT NOT NULL,
     user_id TEXT NOT NULL,
     plan TEXT NOT NULL,
     free_requests_used INTEGER NOT NULL DEFAULT 0,
-    requests_used_current_period INTEGER NOT NULL,
-    tokens_used_current_period INTEGER NOT NULL,
-    cost_used_current_period_nanousd INTEGER NOT NULL,
+    requests_used_current_period INTEGER NOT NULL DEFAULT 0,
+    tokens_used_current_period INTEGER NOT NULL DEFAULT 0,
+    cost_used_current_period_nanousd INTEGER NOT NULL DEFAULT 0,
     period_started_at TEXT NOT NULL,
+    period_ends_at TEXT,
     period_kind TEXT NOT NULL DEFAULT 'month',
-    period_anchor TEXT NOT NULL DEFAULT 'calendar',
+    period_anchor TEXT NOT NULL DEFAULT 'calendar' CHECK (period_anchor IN ('calendar', 'anniversary')),
     time_zone TEXT NOT NULL DEFAULT 'UTC',
+    first_request_at TEXT NOT NULL,
+    reset_at TEXT,
     created_at TEXT NOT NULL,
     updated_at TEXT NOT NULL,
     PRIMARY KEY (tenant, user_id)
 ) WITHOUT ROWID;
+CREATE INDEX billing_accounts_due ON billing_accounts (period_ends_at) WHERE period_ends_at IS NOT NULL;
 
--- A period that ended, with what had been used in it when it did.
+-- Never changed, only added to. A period that ended, by itself or by hand, with what was counted between its start and the next; that
+-- may be several periods later, if nothing happened in between. Or a change of plan, with what was counted in the period until then.
 CREATE TABLE account_resets (
+    id INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
     user_id TEXT NOT NULL,
     period_started_at TEXT NOT NULL,
     next_period_started_at TEXT NOT NULL,
     reset_at TEXT NOT NULL,
-    reason TEXT NOT NULL,
+    reason TEXT NOT NULL CHECK (reason IN ('period', 'manual', 'plan')),
+    detail TEXT,
+    plan TEXT NOT NULL,
+    next_plan TEXT NOT NULL,
     requests_used INTEGER NOT NULL,
     tokens_used INTEGER NOT NULL,
-    cost_used_nanousd INTEGER NOT NULL,
-    PRIMARY KEY (tenant, user_id, period_started_at)
-) WITHOUT ROWID;
+    cost_used_nanousd INTEGER NOT NULL
+);
+CREATE INDEX account_resets_by_account ON account_resets (tenant, user_id);
 
 -- How far each journal is in the database: what came before this frame is written and needed no longer.
 CREATE TABLE journal_checkpoints (

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::pause::Pause;
+use super::periods;
 use super::progress::{Progress, Ticket};
 use super::writer::Writer;
 use super::{AppError, now};
@@ -89,7 +90,8 @@ impl Flow {
         let (no_more, runtime) = (self.no_more.clone(), Handle::current());
         stages.spawn_blocking(move || feed(follower, &deliveries, &no_more, &runtime));
         stages.spawn(gather(Gatherer::new(&config.assemble), delivered, batches, self.metrics, progress));
-        stages.spawn(watch(writer.store.clone(), Arc::clone(&writer.metrics), self.no_more));
+        stages.spawn(watch(writer.store.clone(), Arc::clone(&writer.metrics), self.no_more.clone()));
+        stages.spawn(periods::keep(writer.store.clone(), self.no_more));
         stages.spawn(writer.run(waiting));
         while let Some(stage) = stages.join_next().await {
             // One that breaks down takes the others with it: all of it can be done again.
@@ -102,7 +104,7 @@ impl Flow {
     async fn open(&self, config: &Config) -> Result<Option<(Store, Lsn)>, AppError> {
         let url = config.database_url();
         let open = async || {
-            let store = Store::open(&url, &holder()).await?;
+            let store = Store::open(&url, &holder()).await?.with_plans(config.plans.clone());
             let checkpoint = store.checkpoint(self.journal.id()).await?;
             Ok((store, checkpoint.unwrap_or(Lsn::FIRST)))
         };

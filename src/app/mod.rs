@@ -4,6 +4,7 @@
 mod doors;
 mod flow;
 mod pause;
+mod periods;
 mod progress;
 mod writer;
 

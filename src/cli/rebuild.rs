@@ -21,7 +21,7 @@ pub(super) async fn rebuild(
     arguments: &RebuildArguments,
     now: Timestamp,
 ) -> Result<String, PersistError> {
-    let store = Store::open_existing(&config.database_url(), "rebuild").await?;
+    let store = Store::open_existing(&config.database_url(), "rebuild").await?.with_plans(config.plans.clone());
     let mended = mend(&store, arguments, now).await;
     store.close().await;
     Ok(as_text(&mended?, arguments.dry_run))
@@ -50,6 +50,7 @@ fn as_text(mended: &[Mended], dry_run: bool) -> String {
 fn line(mended: &Mended) -> String {
     let (before, after) = (&mended.before, &mended.after);
     let counters = [
+        ("free_requests", before.free_requests, after.free_requests),
         ("requests", before.requests, after.requests),
         ("tokens", before.tokens, after.tokens),
         ("cost_nanousd", before.cost_nanousd, after.cost_nanousd),
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn each_account_has_a_line_that_names_what_changed() {
         let id = |user: &str| AccountId { tenant: "acme".into(), user: user.into() };
-        let (before, after) = (Used::default(), Used { requests: 1, tokens: 2000, cost_nanousd: 3 });
+        let (before, after) = (Used::default(), Used { free_requests: 0, requests: 1, tokens: 2000, cost_nanousd: 3 });
         let mended = [
             Mended { account: id("ann"), created: false, before: Used { tokens: 1, ..after }, after },
             Mended { account: id("bob"), created: true, before, after },

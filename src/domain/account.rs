@@ -1,7 +1,9 @@
-//! Billing accounts: counters per tenant and user that are always the fold of the records of the current period.
+//! Billing accounts: counters per tenant and user that are always the fold of their records.
 
 use std::sync::Arc;
 
+use super::period::Schedule;
+use super::plan::Terms;
 use super::record::Record;
 use super::time::Timestamp;
 
@@ -12,48 +14,86 @@ pub struct AccountId {
     pub user: Box<str>,
 }
 
-/// The account as it stands. Its period is a calendar month in UTC.
+/// An account as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    pub id: AccountId,
-    pub plan: Box<str>,
-    pub period_started_at: Timestamp,
+pub struct Standing {
+    pub plan: Arc<str>,
+    /// Those that the plan had when the account got it, or when Tacho was last started.
+    pub terms: Terms,
     pub used: Used,
+    /// What began before belongs to an earlier period.
+    pub period_started_at: Timestamp,
+    /// `None` where the period never ends.
+    pub period_ends_at: Option<Timestamp>,
+    /// Where anniversaries are counted from.
+    pub first_request_at: Timestamp,
+    /// When it was last reset by hand.
+    pub reset_at: Option<Timestamp>,
+    pub created_at: Timestamp,
 }
 
 /// What was used in one period, or the difference that a write makes to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
+    /// Of the whole life of the account, not of the period.
+    pub free_requests: i64,
+    /// Without the free ones.
     pub requests: i64,
     pub tokens: i64,
     pub cost_nanousd: i64,
 }
 
+/// The plan of a record, and whether it used up one of the plan's free requests: decided when it is first counted for an account,
+/// and not changed by what comes late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub plan: Arc<str>,
+    pub free: bool,
+}
+
+impl Standing {
+    pub fn schedule(&self) -> Schedule {
+        self.terms.schedule(self.first_request_at)
+    }
+
+    /// The start of the period that the account enters when a record of time `latest` is seen, if it enters another. It never goes
+    /// back, and never past the period of `now`: a clock that runs ahead must not close a period early.
+    pub fn next_period(&self, latest: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let at = latest.min(now);
+        self.period_ends_at.filter(|end| at >= *end)?;
+        let start = self.schedule().period_at(at).start;
+        (start > self.period_started_at).then_some(start)
+    }
+}
+
 impl Used {
-    /// What one record adds to its account.
-    pub fn by(record: &Record) -> Self {
-        let tokens = record.totals.tokens.total();
+    /// What a record adds to its account when it belongs to the current period, or does not.
+    pub fn by(record: &Record, free: bool, current: bool) -> Self {
+        let free_requests = i64::from(free);
+        if !current {
+            return Self { free_requests, ..Self::default() };
+        }
         Self {
-            requests: 1,
-            tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
+            free_requests,
+            requests: i64::from(!free),
+            tokens: i64::try_from(record.totals.tokens.total()).unwrap_or(i64::MAX),
             cost_nanousd: record.totals.cost.map_or(0, |cost| cost.0),
         }
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.requests = self.requests.saturating_add(other.requests);
-        self.tokens = self.tokens.saturating_add(other.tokens);
-        self.cost_nanousd = self.cost_nanousd.saturating_add(other.cost_nanousd);
+        self.combine(other, i64::saturating_add);
     }
 
     pub fn subtract(&mut self, other: &Self) {
-        self.requests = self.requests.saturating_sub(other.requests);
-        self.tokens = self.tokens.saturating_sub(other.tokens);
-        self.cost_nanousd = self.cost_nanousd.saturating_sub(other.cost_nanousd);
+        self.combine(other, i64::saturating_sub);
     }
 
-    pub fn is_zero(&self) -> bool {
-        *self == Self::default()
+    fn combine(&mut self, other: &Self, with: fn(i64, i64) -> i64) {
+        self.free_requests = with(self.free_requests, other.free_requests);
+        self.requests = with(self.requests, other.requests);
+        self.tokens = with(self.tokens, other.tokens);
+        self.cost_nanousd = with(self.cost_nanousd, other.cost_nanousd);
     }
 }
 
@@ -61,29 +101,46 @@ impl Used {
 /// two cancel out. All zero while every account is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
+    pub free_requests: i64,
     pub requests: i64,
     pub tokens: i64,
     pub cost_nanousd: i64,
-}
-
-/// The month an account stands in after a record of time `latest` was seen. It never goes back, and never past the month of
-/// `now`: a clock that runs ahead must not close a period early.
-pub fn period_after(current: Option<Timestamp>, latest: Timestamp, now: Timestamp) -> Timestamp {
-    let month = latest.min(now).month_start();
-    current.map_or(month, |current| current.max(month))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn time(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    fn account(since: &str) -> Standing {
+        let period = Terms::default().schedule(Timestamp(0)).period_at(time(since));
+        Standing {
+            plan: "default".into(),
+            terms: Terms::default(),
+            used: Used::default(),
+            period_started_at: time(since),
+            period_ends_at: period.end,
+            first_request_at: time(since),
+            reset_at: None,
+            created_at: time(since),
+        }
+    }
+
     #[test]
     fn a_period_moves_on_with_the_records_but_never_back_and_never_ahead_of_the_clock() {
-        let time = |text| Timestamp::parse(text).unwrap();
-        let (may, june) = (time("2026-05-01"), time("2026-06-01"));
-        assert_eq!(period_after(None, time("2026-05-17"), time("2026-06-02")), may);
-        assert_eq!(period_after(Some(may), time("2026-06-01"), time("2026-06-02")), june);
-        assert_eq!(period_after(Some(june), time("2026-05-31"), time("2026-06-02")), june);
-        assert_eq!(period_after(Some(may), time("2027-01-01"), time("2026-05-31")), may);
+        let next = |since, latest, now| account(since).next_period(time(latest), time(now));
+        assert_eq!(next("2026-05-01", "2026-06-01", "2026-06-02"), Some(time("2026-06-01")));
+        assert_eq!(next("2026-05-01", "2026-08-17", "2026-08-18"), Some(time("2026-08-01")));
+        assert_eq!(next("2026-06-01", "2026-05-31", "2026-06-02"), None);
+        assert_eq!(next("2026-05-01", "2027-01-01", "2026-05-31"), None);
+    }
+
+    #[test]
+    fn after_a_reset_by_hand_the_period_ends_when_it_would_have() {
+        let next = |latest| account("2026-05-17").next_period(time(latest), time("2026-09-01"));
+        assert_eq!((next("2026-05-30"), next("2026-06-01")), (None, Some(time("2026-06-01"))));
     }
 }

@@ -71,6 +71,11 @@ impl Cycle {
             Self::Lifetime => "lifetime",
         }
     }
+
+    /// Reads a label.
+    pub fn parse(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cycle| cycle.label() == label)
+    }
 }
 
 impl fmt::Display for Cycle {

@@ -16,7 +16,7 @@ pub const BUILT_IN: &str = "default";
 /// A section `[plans.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Used up before anything counts in a period, once in the life of an account.
     pub free_requests: u32,
     pub overage: Overage,
@@ -53,7 +53,7 @@ pub enum Overage {
 /// All plans by name. There is always one called `default`, and always one that a new account gets. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plans {
-    by_name: Arc<BTreeMap<Box<str>, Arc<Plan>>>,
+    by_name: Arc<BTreeMap<Arc<str>, Arc<Plan>>>,
     default: Arc<Plan>,
     configured: bool,
 }
@@ -81,6 +81,11 @@ impl Origin {
             Self::Anniversary => "anniversary",
         }
     }
+
+    /// Reads a label.
+    pub fn parse(label: &str) -> Option<Self> {
+        [Self::Calendar, Self::Anniversary].into_iter().find(|origin| origin.label() == label)
+    }
 }
 
 impl Plans {
@@ -103,7 +108,7 @@ impl Plans {
         self.configured
     }
 
-    fn of(mut by_name: BTreeMap<Box<str>, Arc<Plan>>, default: Option<Arc<Plan>>) -> Self {
+    fn of(mut by_name: BTreeMap<Arc<str>, Arc<Plan>>, default: Option<Arc<Plan>>) -> Self {
         let configured = !by_name.is_empty();
         let built_in = || {
             let terms = Terms::default();
@@ -155,7 +160,7 @@ impl<'de> Deserialize<'de> for Plans {
 /// What was read of the plans so far.
 #[derive(Default)]
 struct Reading {
-    by_name: BTreeMap<Box<str>, Arc<Plan>>,
+    by_name: BTreeMap<Arc<str>, Arc<Plan>>,
     default: Option<Arc<Plan>>,
 }
 
@@ -193,7 +198,7 @@ impl<'de> DeserializeSeed<'de> for Named<'_> {
             return Err(D::Error::custom("a lifetime has no anniversary"));
         }
         let terms = Terms { cycle: keys.period, origin: keys.anchor, zone: keys.timezone };
-        let name: Box<str> = name.into();
+        let name: Arc<str> = name.into();
         let plan = Plan { name: name.clone(), free_requests: keys.free_requests, overage: keys.overage, terms };
         let plan = Arc::new(plan);
         if keys.default {

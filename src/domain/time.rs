@@ -1,4 +1,4 @@
-//! Points in time as OTLP carries them, and the calendar month they fall in. It never asks what time it is.
+//! Points in time as OTLP carries them. It never asks what time it is.
 
 use std::fmt;
 use std::time::Duration;
@@ -47,15 +47,6 @@ impl Timestamp {
         Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Midnight UTC of the first day of the month this time falls in.
-    #[must_use]
-    pub fn month_start(self) -> Self {
-        let date = self.utc().date().first_of_month();
-        let midnight =
-            jiff::tz::TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).expect("a date of these centuries is a time");
-        Self(u64::try_from(midnight.as_nanosecond()).expect("a time after 1970 is positive"))
-    }
-
     /// Reads a date (`2026-11-24`, midnight UTC) or a time with its offset (`2026-11-24T08:00:00Z`).
     pub fn parse(text: &str) -> Option<Self> {
         let nanos = match text.parse::<jiff::Timestamp>() {
@@ -94,14 +85,6 @@ mod tests {
         assert_eq!(time.to_string(), "2026-09-21T14:13:20.123456Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Some(time.truncated()));
         assert_eq!(Timestamp::from_micros(time.to_micros()), Some(time.truncated()));
-    }
-
-    #[test]
-    fn months_begin_at_midnight_utc() {
-        let check = |text: &str| Timestamp::parse(text).unwrap().month_start().to_string();
-        assert_eq!(check("2026-03-01T00:00:00Z"), "2026-03-01T00:00:00.000000Z");
-        assert_eq!(check("2024-02-29T23:59:59.999999Z"), "2024-02-01T00:00:00.000000Z");
-        assert_eq!(check("2026-01-01T00:30:00+01:00"), "2025-12-01T00:00:00.000000Z");
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Metrics {
     /// What the store has found. Until then the family has no series: not known is not zero.
     pub fn drift(&self, drift: &Drift) {
         let set = |counter: &str, by| self.ledger_drift.with_label_values(&[counter]).set(by);
+        set("free_requests", drift.free_requests);
         set("requests", drift.requests);
         set("tokens", drift.tokens);
         set("cost_nanousd", drift.cost_nanousd);

@@ -1,227 +1,297 @@
-//! Keeps the billing accounts equal to the fold of their records, in the transaction that writes those.
+//! The rows of the accounts: opened, locked, counted, written. What becomes of them is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::PersistError;
 use super::rows::Values;
 use super::store::Tx;
 use super::value::Kind::{Int, Text, Time};
 use super::value::{Kind, Row, Value};
-use crate::domain::account::{AccountId, Used, period_after};
-use crate::domain::record::Record;
+use crate::domain::account::{AccountId, Standing, Used};
+use crate::domain::period::{Cycle, Zone};
+use crate::domain::plan::{Origin, Terms};
 use crate::domain::time::Timestamp;
 
-/// Every account is on it until plans exist.
-pub(super) const PLAN: &str = "default";
+/// What `Standings` reads, in its order; `a` is the account.
+pub(super) const STANDING: &str = "a.tenant, a.user_id, a.plan, a.free_requests_used, a.requests_used_current_period, \
+    a.tokens_used_current_period, a.cost_used_current_period_nanousd, a.period_started_at, a.period_ends_at, a.period_kind, \
+    a.period_anchor, a.time_zone, a.first_request_at, a.reset_at, a.created_at";
 
-const COLUMNS: &str = "tenant, user_id, plan, requests_used_current_period, tokens_used_current_period, \
-    cost_used_current_period_nanousd, period_started_at, created_at, updated_at";
-const KINDS: &[Kind] = &[Text, Text, Text, Int, Int, Int, Time, Time, Time];
-const RESET_KINDS: &[Kind] = &[Text, Text, Time, Time, Time, Text, Int, Int, Int];
-
-/// A record before and after a write.
-#[derive(Default)]
-pub(super) struct Rewrite<'r> {
-    pub before: Option<&'r Record>,
-    pub after: Option<&'r Record>,
-}
-
-/// What a write does to one account.
-#[derive(Default)]
-struct Touched<'r> {
-    before: Vec<&'r Record>,
-    after: Vec<&'r Record>,
-}
-
-/// An account as it was read and as it becomes.
-pub(super) struct Moving {
+/// An account whose row is locked.
+pub(super) struct Locked {
     pub id: AccountId,
-    plan: String,
-    period: Timestamp,
-    pub used: Used,
-    next: Timestamp,
+    pub standing: Standing,
 }
 
-/// To be called when the records are written: an account that enters a new period counts them.
-pub(super) async fn settle(tx: &mut Tx, rewrites: Vec<Rewrite<'_>>, now: Timestamp) -> Result<(), PersistError> {
-    let touched = by_account(&rewrites);
-    if touched.is_empty() {
-        return Ok(());
-    }
-    open_accounts(tx, &touched, now).await?;
-    let mut accounts = read_accounts(tx, touched.keys()).await?;
-    for account in &mut accounts {
-        let Some(touched) = touched.get(&account.id) else { continue };
-        if let Some(latest) = touched.after.iter().map(|record| record.key.started_at).max() {
-            account.next = period_after(Some(account.period), latest, now);
+/// Where an account goes: a period ends, or the plan changes.
+pub(super) struct Turn {
+    pub reason: Reason,
+    /// Who wants it, or why.
+    pub detail: Option<String>,
+    pub plan: Arc<str>,
+    pub terms: Terms,
+    pub start: Timestamp,
+    pub reset_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Period,
+    Manual,
+    Plan,
+}
+
+impl Reason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Period => "period",
+            Self::Manual => "manual",
+            Self::Plan => "plan",
         }
     }
-    let (mut moved, mut staying): (Vec<_>, Vec<_>) =
-        accounts.into_iter().partition(|account| account.next > account.period);
-    for account in &mut staying {
-        if let Some(touched) = touched.get(&account.id) {
-            touched.apply(&mut account.used, account.period);
+}
+
+/// Reads rows of `STANDING`. Many accounts are in few zones.
+#[derive(Default)]
+pub(super) struct Standings {
+    zones: FxHashMap<String, Zone>,
+}
+
+impl Standings {
+    pub fn read(&mut self, row: &Row) -> Result<Locked, sqlx::Error> {
+        let (cycle, origin, zone) = (row.text(9)?, row.text(10)?, row.text(11)?);
+        let terms = Terms {
+            cycle: Cycle::parse(&cycle).ok_or_else(|| unknown("period", &cycle))?,
+            origin: Origin::parse(&origin).ok_or_else(|| unknown("anchor", &origin))?,
+            zone: self.zone(zone)?,
+        };
+        let standing = Standing {
+            plan: row.text(2)?.into(),
+            terms,
+            used: Used {
+                free_requests: row.int(3)?,
+                requests: row.int(4)?,
+                tokens: row.int(5)?,
+                cost_nanousd: row.int(6)?,
+            },
+            period_started_at: row.time(7)?,
+            period_ends_at: row.maybe_time(8)?,
+            first_request_at: row.time(12)?,
+            reset_at: row.maybe_time(13)?,
+            created_at: row.time(14)?,
+        };
+        Ok(Locked { id: account_id(row)?, standing })
+    }
+
+    fn zone(&mut self, name: String) -> Result<Zone, sqlx::Error> {
+        if let Some(zone) = self.zones.get(&name) {
+            return Ok(zone.clone());
         }
-    }
-    write_resets(tx, &moved, now).await?;
-    recount(tx, &mut moved).await?;
-    staying.append(&mut moved);
-    staying.sort_by(|a, b| a.id.cmp(&b.id));
-    write_accounts(tx, &staying, now).await
-}
-
-impl Touched<'_> {
-    fn apply(&self, used: &mut Used, period: Timestamp) {
-        let current = |record: &&&Record| record.key.started_at >= period;
-        self.after.iter().filter(current).for_each(|record| used.add(&Used::by(record)));
-        self.before.iter().filter(current).for_each(|record| used.subtract(&Used::by(record)));
-    }
-
-    /// When the account is new, the month that it opens in.
-    fn first_period(&self, now: Timestamp) -> Timestamp {
-        let times = self.after.iter().chain(&self.before).map(|record| record.key.started_at);
-        period_after(None, times.max().unwrap_or(now), now)
+        let zone = Zone::parse(&name).ok_or_else(|| unknown("time zone", &name))?;
+        self.zones.insert(name, zone.clone());
+        Ok(zone)
     }
 }
 
-fn by_account<'r>(rewrites: &[Rewrite<'r>]) -> BTreeMap<AccountId, Touched<'r>> {
-    let mut touched: BTreeMap<AccountId, Touched<'r>> = BTreeMap::new();
-    for rewrite in rewrites {
-        if let Some((id, record)) = rewrite.before.and_then(|record| Some((payer(record)?, record))) {
-            touched.entry(id).or_default().before.push(record);
-        }
-        if let Some((id, record)) = rewrite.after.and_then(|record| Some((payer(record)?, record))) {
-            touched.entry(id).or_default().after.push(record);
-        }
-    }
-    touched
+fn unknown(what: &str, text: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("`{text}` is no {what} that this version knows").into())
 }
 
-/// Under the names that are stored, which have no NUL characters.
-fn payer(record: &Record) -> Option<AccountId> {
-    let stored = |text: &str| text.replace('\0', "");
-    let user = record.user.as_deref()?;
-    Some(AccountId { tenant: stored(&record.key.tenant).into(), user: stored(user).into() })
+/// Tenant and user lead the row.
+pub(super) fn account_id(row: &Row) -> Result<AccountId, sqlx::Error> {
+    Ok(AccountId { tenant: row.text(0)?.into(), user: row.text(1)?.into() })
 }
 
-/// New accounts first get an empty row, so that there is something to lock: of two instances that see a user first, the second
-/// must add to what the first wrote.
-async fn open_accounts(
-    tx: &mut Tx,
-    touched: &BTreeMap<AccountId, Touched<'_>>,
-    now: Timestamp,
-) -> Result<(), PersistError> {
-    let opened: Vec<Values> =
-        touched.iter().map(|(id, touched)| empty_row(id, touched.first_period(now), now)).collect();
-    insert_accounts(tx, opened).await.map(drop)
+/// An account that has no row yet.
+pub(super) struct Opening<'a> {
+    pub id: &'a AccountId,
+    pub plan: &'a str,
+    pub terms: &'a Terms,
+    pub first_request: Timestamp,
+    /// Its period is the one of this moment.
+    pub latest: Timestamp,
+    pub reset_at: Option<Timestamp>,
 }
 
-/// The row of an account that has just been opened.
-pub(super) fn empty_row(id: &AccountId, period: Timestamp, now: Timestamp) -> Values {
-    account_row(id, PLAN, &Used::default(), period, now)
+/// Empty rows, so that there is something to lock: of two instances that see a user first, the second must add to what the first
+/// wrote. Leaves alone those that are there; answers with tenant and user of the others.
+pub(super) async fn open(tx: &mut Tx, openings: &[Opening<'_>], now: Timestamp) -> Result<Vec<Row>, PersistError> {
+    const KINDS: &[Kind] = &[Text, Text, Text, Time, Time, Text, Text, Text, Time, Time, Time, Time];
+    let row = |opening: &Opening<'_>| {
+        // As it will be read back: anniversaries must not move by the part of a microsecond.
+        let first = opening.first_request.min(now).truncated();
+        let at = opening.latest.min(now).max(opening.reset_at.unwrap_or_default());
+        let period = opening.terms.schedule(first).period_at(at);
+        vec![
+            Value::text(&opening.id.tenant),
+            Value::text(&opening.id.user),
+            Value::text(opening.plan),
+            Value::time(period.start.max(opening.reset_at.unwrap_or_default())),
+            optional_time(period.end),
+            Value::text(opening.terms.cycle.label()),
+            Value::text(opening.terms.origin.label()),
+            Value::text(opening.terms.zone.name()),
+            Value::time(first),
+            optional_time(opening.reset_at),
+            Value::time(now),
+            Value::time(now),
+        ]
+    };
+    let sql = "INSERT INTO billing_accounts (tenant, user_id, plan, period_started_at, period_ends_at, period_kind, \
+               period_anchor, time_zone, first_request_at, reset_at, created_at, updated_at) {rows} \
+               ON CONFLICT (tenant, user_id) DO NOTHING RETURNING tenant, user_id";
+    tx.bulk(sql, KINDS, openings.iter().map(row).collect()).await
 }
 
-/// Leaves alone those that are there; answers with tenant and user of the others.
-pub(super) async fn insert_accounts(tx: &mut Tx, rows: Vec<Values>) -> Result<Vec<Row>, PersistError> {
-    let sql = format!(
-        "INSERT INTO billing_accounts ({COLUMNS}) {{rows}} ON CONFLICT (tenant, user_id) DO NOTHING \
-         RETURNING tenant, user_id"
-    );
-    tx.bulk(&sql, KINDS, rows).await
+fn optional_time(time: Option<Timestamp>) -> Value {
+    time.map_or(Value::Null, Value::time)
 }
 
 /// The accounts of these ids, each locked.
-pub(super) async fn read_accounts(
-    tx: &mut Tx,
-    ids: impl Iterator<Item = &AccountId>,
-) -> Result<Vec<Moving>, PersistError> {
+pub(super) async fn lock(tx: &mut Tx, ids: impl Iterator<Item = &AccountId>) -> Result<Vec<Locked>, PersistError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM billing_accounts WHERE (tenant, user_id) IN ({{rows}}) ORDER BY tenant, user_id{}",
+        "SELECT {STANDING} FROM billing_accounts a WHERE (a.tenant, a.user_id) IN ({{rows}}) \
+         ORDER BY a.tenant, a.user_id{}",
         tx.lock()
     );
-    let ids: Vec<Values> = ids.map(|id| vec![Value::text(&id.tenant), Value::text(&id.user)]).collect();
-    let mut accounts = Vec::new();
-    for row in tx.bulk(&sql, &[Text, Text], ids).await? {
-        let period = row.time(6)?;
-        accounts.push(Moving {
-            id: AccountId { tenant: row.text(0)?.into(), user: row.text(1)?.into() },
-            plan: row.text(2)?,
-            period,
-            used: Used { requests: row.int(3)?, tokens: row.int(4)?, cost_nanousd: row.int(5)? },
-            next: period,
-        });
-    }
-    Ok(accounts)
+    let found = tx.bulk(&sql, &[Text, Text], ids.map(id_values).collect()).await?;
+    let mut standings = Standings::default();
+    Ok(found.iter().map(|row| standings.read(row)).collect::<Result<_, _>>()?)
 }
 
-async fn write_resets(tx: &mut Tx, moved: &[Moving], now: Timestamp) -> Result<(), PersistError> {
-    let resets: Vec<Values> = moved
-        .iter()
-        .map(|account| {
-            vec![
-                Value::text(&account.id.tenant),
-                Value::text(&account.id.user),
-                Value::time(account.period),
-                Value::time(account.next),
-                Value::time(now),
-                Value::text("period"),
-                Value::Int(account.used.requests),
-                Value::Int(account.used.tokens),
-                Value::Int(account.used.cost_nanousd),
-            ]
-        })
-        .collect();
+pub(super) fn id_values(id: &AccountId) -> Values {
+    vec![Value::text(&id.tenant), Value::text(&id.user)]
+}
+
+/// Counts the records of each account from this moment on, and the free ones of its whole life.
+pub(super) async fn count(
+    tx: &mut Tx,
+    since: impl Iterator<Item = (&AccountId, Timestamp)>,
+) -> Result<FxHashMap<AccountId, Used>, PersistError> {
+    let row = |(id, start)| {
+        let mut values = id_values(id);
+        values.push(Value::time(start));
+        values
+    };
+    let sql = "WITH wanted (tenant, user_id, period) AS ({rows}) \
+               SELECT w.tenant, w.user_id, (SELECT COUNT(*) FROM usage_records f \
+               WHERE f.tenant = w.tenant AND f.user_id = w.user_id AND f.free), \
+               COUNT(CASE WHEN NOT r.free THEN 1 END), CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT), \
+               CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT) FROM wanted w LEFT JOIN usage_records r \
+               ON r.tenant = w.tenant AND r.user_id = w.user_id AND r.started_at >= w.period GROUP BY w.tenant, w.user_id";
+    let mut counted = FxHashMap::default();
+    for row in tx.bulk(sql, &[Text, Text, Time], since.map(row).collect()).await? {
+        let used =
+            Used { free_requests: row.int(2)?, requests: row.int(3)?, tokens: row.int(4)?, cost_nanousd: row.int(5)? };
+        counted.insert(account_id(&row)?, used);
+    }
+    Ok(counted)
+}
+
+/// Sets the counters of locked accounts.
+pub(super) async fn write_used(
+    tx: &mut Tx,
+    accounts: impl Iterator<Item = &Locked>,
+    now: Timestamp,
+) -> Result<(), PersistError> {
+    let row = |account: &Locked| {
+        let mut values = id_values(&account.id);
+        values.extend(used_values(&account.standing.used));
+        values.push(Value::time(now));
+        values
+    };
+    let sql = "WITH moved (tenant, user_id, free, requests, tokens, cost, written_at) AS ({rows}) \
+               UPDATE billing_accounts SET free_requests_used = m.free, requests_used_current_period = m.requests, \
+               tokens_used_current_period = m.tokens, cost_used_current_period_nanousd = m.cost, \
+               updated_at = m.written_at FROM moved m \
+               WHERE billing_accounts.tenant = m.tenant AND billing_accounts.user_id = m.user_id";
+    let kinds = [Text, Text, Int, Int, Int, Int, Time];
+    tx.bulk(sql, &kinds, accounts.map(row).collect()).await.map(drop)
+}
+
+/// Takes locked accounts where they go. Their records are counted anew, as some of the period that begins may have come before
+/// it; what had been counted until then goes into the ledger.
+pub(super) async fn turn(
+    tx: &mut Tx,
+    turning: Vec<(Locked, Turn)>,
+    now: Timestamp,
+) -> Result<Vec<Locked>, PersistError> {
+    let counted = count(tx, turning.iter().map(|(account, turn)| (&account.id, turn.start))).await?;
+    let (mut entries, mut turned) = (Vec::new(), Vec::new());
+    for (mut account, turn) in turning {
+        let next = counted.get(&account.id).copied().unwrap_or_default();
+        entries.push(entry(&account, &turn, &next, now));
+        let standing = &mut account.standing;
+        (standing.plan, standing.terms, standing.reset_at) = (turn.plan, turn.terms, turn.reset_at);
+        (standing.used, standing.period_started_at) = (next, turn.start);
+        standing.period_ends_at = standing.schedule().period_at(turn.start).end;
+        turned.push(account);
+    }
+    write_ledger(tx, entries).await?;
+    write_turned(tx, &turned, now).await?;
+    Ok(turned)
+}
+
+fn entry(account: &Locked, turn: &Turn, next: &Used, now: Timestamp) -> Values {
+    let standing = &account.standing;
+    let mut used = standing.used;
+    if turn.reason != Reason::Plan {
+        // What the next period counts too is not part of this one.
+        used.subtract(next);
+    }
+    let mut values = id_values(&account.id);
+    values.extend([
+        Value::time(standing.period_started_at),
+        Value::time(turn.start),
+        Value::time(now),
+        Value::text(turn.reason.label()),
+        Value::optional(turn.detail.as_deref()),
+        Value::text(&standing.plan),
+        Value::text(&turn.plan),
+    ]);
+    let [_, period @ ..] = used_values(&used);
+    values.extend(period);
+    values
+}
+
+fn used_values(used: &Used) -> [Value; 4] {
+    [used.free_requests, used.requests, used.tokens, used.cost_nanousd].map(Value::Int)
+}
+
+async fn write_ledger(tx: &mut Tx, entries: Vec<Values>) -> Result<(), PersistError> {
+    const KINDS: &[Kind] = &[Text, Text, Time, Time, Time, Text, Text, Text, Text, Int, Int, Int];
     let sql = "INSERT INTO account_resets (tenant, user_id, period_started_at, next_period_started_at, reset_at, reason, \
-               requests_used, tokens_used, cost_used_nanousd) {rows} ON CONFLICT DO NOTHING";
-    tx.bulk(sql, RESET_KINDS, resets).await.map(drop)
+               detail, plan, next_plan, requests_used, tokens_used, cost_used_nanousd) {rows}";
+    tx.bulk(sql, KINDS, entries).await.map(drop)
 }
 
-/// Counts the records of the period that each stands in next: some of them may have come before the account entered it.
-pub(super) async fn recount(tx: &mut Tx, moved: &mut [Moving]) -> Result<(), PersistError> {
-    let periods: Vec<Values> = moved
-        .iter()
-        .map(|account| vec![Value::text(&account.id.tenant), Value::text(&account.id.user), Value::time(account.next)])
-        .collect();
-    let sql = "WITH moved (tenant, user_id, period) AS ({rows}) \
-               SELECT m.tenant, m.user_id, COUNT(r.trace_id), CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT), \
-               CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT) FROM moved m LEFT JOIN usage_records r \
-               ON r.tenant = m.tenant AND r.user_id = m.user_id AND r.started_at >= m.period GROUP BY m.tenant, m.user_id";
-    for row in tx.bulk(sql, &[Text, Text, Time], periods).await? {
-        let (tenant, user) = (row.text(0)?, row.text(1)?);
-        let used = Used { requests: row.int(2)?, tokens: row.int(3)?, cost_nanousd: row.int(4)? };
-        let account = moved.iter_mut().find(|account| *account.id.tenant == *tenant && *account.id.user == *user);
-        if let Some(account) = account {
-            account.used = used;
-        }
-    }
-    Ok(())
-}
-
-pub(super) async fn write_accounts(tx: &mut Tx, accounts: &[Moving], now: Timestamp) -> Result<(), PersistError> {
-    let written: Vec<Values> = accounts
-        .iter()
-        .map(|account| account_row(&account.id, &account.plan, &account.used, account.next, now))
-        .collect();
-    let sql = format!(
-        "INSERT INTO billing_accounts ({COLUMNS}) {{rows}} ON CONFLICT (tenant, user_id) DO UPDATE SET \
-         requests_used_current_period = excluded.requests_used_current_period, \
-         tokens_used_current_period = excluded.tokens_used_current_period, \
-         cost_used_current_period_nanousd = excluded.cost_used_current_period_nanousd, \
-         period_started_at = excluded.period_started_at, updated_at = excluded.updated_at"
-    );
-    tx.bulk(&sql, KINDS, written).await.map(drop)
-}
-
-fn account_row(id: &AccountId, plan: &str, used: &Used, period: Timestamp, now: Timestamp) -> Values {
-    vec![
-        Value::text(&id.tenant),
-        Value::text(&id.user),
-        Value::text(plan),
-        Value::Int(used.requests),
-        Value::Int(used.tokens),
-        Value::Int(used.cost_nanousd),
-        Value::time(period),
-        Value::time(now),
-        Value::time(now),
-    ]
+async fn write_turned(tx: &mut Tx, turned: &[Locked], now: Timestamp) -> Result<(), PersistError> {
+    const KINDS: &[Kind] = &[Text, Text, Text, Int, Int, Int, Int, Time, Time, Text, Text, Text, Time, Time];
+    let row = |account: &Locked| {
+        let standing = &account.standing;
+        let mut values = id_values(&account.id);
+        values.push(Value::text(&standing.plan));
+        values.extend(used_values(&standing.used));
+        values.extend([
+            Value::time(standing.period_started_at),
+            optional_time(standing.period_ends_at),
+            Value::text(standing.terms.cycle.label()),
+            Value::text(standing.terms.origin.label()),
+            Value::text(standing.terms.zone.name()),
+            optional_time(standing.reset_at),
+            Value::time(now),
+        ]);
+        values
+    };
+    let sql = "WITH turned (tenant, user_id, plan, free, requests, tokens, cost, started_at, ends_at, kind, anchor, zone, \
+               reset_at, written_at) AS ({rows}) \
+               UPDATE billing_accounts SET plan = t.plan, free_requests_used = t.free, \
+               requests_used_current_period = t.requests, tokens_used_current_period = t.tokens, \
+               cost_used_current_period_nanousd = t.cost, period_started_at = t.started_at, period_ends_at = t.ends_at, \
+               period_kind = t.kind, period_anchor = t.anchor, time_zone = t.zone, reset_at = t.reset_at, \
+               updated_at = t.written_at FROM turned t \
+               WHERE billing_accounts.tenant = t.tenant AND billing_accounts.user_id = t.user_id";
+    tx.bulk(sql, KINDS, turned.iter().map(row).collect()).await.map(drop)
 }

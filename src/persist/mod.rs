@@ -1,13 +1,16 @@
 //! The store of records, calls and accounts, in SQLite or Postgres: every SQL statement of the house. It writes what it is given
 //! in one transaction and adds nothing of its own; it never resolves a trace and never prices a call.
 
+mod account_query;
 mod accounts;
 mod postgres;
 mod query;
 mod rebuild;
 mod rows;
+mod settle;
 mod sqlite;
 mod store;
+mod turns;
 mod value;
 mod verify;
 mod work;
@@ -22,12 +25,13 @@ use crate::domain::record::Request;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 
-pub use crate::domain::account::Drift;
-pub use query::{AccountRow, Group, Page, RecordFilter, RecordRow, SummaryRow};
+pub use crate::domain::account::{Drift, Mark, Standing};
+pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
+pub use query::{Group, Page, RecordFilter, RecordRow, SummaryRow};
 pub use rebuild::{Mended, Rebuild};
 pub use store::{PostgresStore, SqliteStore, Store};
 pub use verify::{Checked, Difference, RowKey, Verification, What};
-pub use work::Work;
+pub use work::{Prepared, Work};
 
 /// The section `[database]`.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -61,6 +61,8 @@ pub struct RecordRow {
     pub unpriced_calls: i64,
     pub model: Option<String>,
     pub plan: String,
+    /// It used up one of the plan's free requests.
+    pub free: bool,
     pub revision: i64,
     pub change_seq: i64,
     pub updated_at: String,
@@ -69,7 +71,7 @@ pub struct RecordRow {
 const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
     response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, llm_calls, llm_errors, \
     input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
-    unknown_usage_calls, unpriced_calls, model, plan, revision, change_seq, updated_at";
+    unknown_usage_calls, unpriced_calls, model, plan, free, revision, change_seq, updated_at";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -97,39 +99,7 @@ pub struct SummaryRow {
     pub avg_response_time_ms: f64,
 }
 
-/// A row of billing_accounts as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AccountRow {
-    pub tenant: String,
-    pub user_id: String,
-    pub plan: String,
-    pub free_requests_used: i64,
-    pub requests_used_current_period: i64,
-    pub tokens_used_current_period: i64,
-    pub cost_used_current_period_nanousd: i64,
-    pub period_started_at: String,
-    /// How many periods of it have ended.
-    pub resets: i64,
-}
-
 impl Store {
-    /// All accounts, or those of one tenant, by tenant and user.
-    pub async fn accounts(&self, tenant: Option<&str>) -> Result<Vec<AccountRow>, PersistError> {
-        let mut wanted = Conditions::default();
-        wanted.add("a.tenant =", tenant.map(Value::text));
-        let (conditions, values) = wanted.finish();
-        let sql = format!(
-            "SELECT a.tenant, a.user_id, a.plan, a.free_requests_used, a.requests_used_current_period, \
-             a.tokens_used_current_period, a.cost_used_current_period_nanousd, a.period_started_at, \
-             (SELECT COUNT(*) FROM account_resets r WHERE r.tenant = a.tenant AND r.user_id = a.user_id) \
-             FROM billing_accounts a{conditions}"
-        );
-        let found = self.fetch(&sql, &values).await?;
-        let mut rows = found.iter().map(account_row).collect::<Result<Vec<_>, _>>()?;
-        rows.sort_by(|a, b| (&a.tenant, &a.user_id).cmp(&(&b.tenant, &b.user_id)));
-        Ok(rows)
-    }
-
     /// In the order of their ids.
     pub async fn records(&self, filter: &RecordFilter, page: Page) -> Result<Vec<RecordRow>, PersistError> {
         let mut wanted = Conditions::default();
@@ -209,7 +179,7 @@ pub(super) fn belongs(call: &str) -> String {
 
 /// A WHERE clause in the making.
 #[derive(Default)]
-struct Conditions {
+pub(super) struct Conditions {
     parts: Vec<String>,
     values: Vec<Value>,
 }
@@ -237,14 +207,14 @@ impl Conditions {
         self.add("started_at <", filter.until.map(Value::time));
     }
 
-    fn add(&mut self, condition: &str, value: Option<Value>) {
+    pub fn add(&mut self, condition: &str, value: Option<Value>) {
         if let Some(value) = value {
             self.values.push(value);
             self.parts.push(format!("{condition} ${}", self.values.len()));
         }
     }
 
-    fn finish(self) -> (String, Vec<Value>) {
+    pub fn finish(self) -> (String, Vec<Value>) {
         let clause = if self.parts.is_empty() { String::new() } else { format!(" WHERE {}", self.parts.join(" AND ")) };
         (clause, self.values)
     }
@@ -283,23 +253,10 @@ fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
         unpriced_calls: row.int(25)?,
         model: row.maybe_text(26)?,
         plan: row.text(27)?,
-        revision: row.int(28)?,
-        change_seq: row.int(29)?,
-        updated_at: time(30)?,
-    })
-}
-
-fn account_row(row: &Row) -> Result<AccountRow, sqlx::Error> {
-    Ok(AccountRow {
-        tenant: row.text(0)?,
-        user_id: row.text(1)?,
-        plan: row.text(2)?,
-        free_requests_used: row.int(3)?,
-        requests_used_current_period: row.int(4)?,
-        tokens_used_current_period: row.int(5)?,
-        cost_used_current_period_nanousd: row.int(6)?,
-        period_started_at: row.time(7)?.to_string(),
-        resets: row.int(8)?,
+        free: row.flag(28)?,
+        revision: row.int(29)?,
+        change_seq: row.int(30)?,
+        updated_at: time(31)?,
     })
 }
 

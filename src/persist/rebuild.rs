@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::PersistError;
-use super::accounts::{self, Moving};
-use super::rows::Values;
+use super::accounts::{self, Opening, account_id};
 use super::store::{Store, Tx};
-use super::value::Row;
 use super::verify::{WITHOUT_ACCOUNT, differing_accounts};
-use crate::domain::account::{AccountId, Used, period_after};
+use crate::domain::account::{AccountId, Used};
+use crate::domain::plan::{Plans, Terms};
 use crate::domain::time::Timestamp;
 
 /// Accounts that are counted and written together.
@@ -43,45 +42,61 @@ impl Rebuild {
 }
 
 impl Store {
-    /// Counts anew every account that differs from its records, and opens those that are missing in the month of their last record.
+    /// Counts anew every account that differs from its records, and opens those that are missing on the plan and in the period of
+    /// their last record, or where they were last reset by hand.
     /// Until it is committed or dropped, nobody else writes to SQLite, or to these accounts in Postgres. Counted is what others
     /// have committed; whoever still waits for an account adds to what was counted.
     pub async fn rebuild(&self, now: Timestamp) -> Result<Rebuild, PersistError> {
         let mut tx = self.writing().await?;
-        let created = open_missing(&mut tx, now).await?;
+        let created = open_missing(&mut tx, self.plans(), now).await?;
         let found = tx.fetch(&differing_accounts(), &[]).await?;
         let differing = found.iter().map(account_id).collect::<Result<Vec<_>, _>>()?;
         let mut mended = Vec::new();
         for ids in differing.chunks(CHUNK) {
             // Locked before they are counted: what comes later waits and adds to it.
-            let mut accounts = accounts::read_accounts(&mut tx, ids.iter()).await?;
-            let before: Vec<Used> = accounts.iter().map(|account| account.used).collect();
-            accounts::recount(&mut tx, &mut accounts).await?;
-            accounts::write_accounts(&mut tx, &accounts, now).await?;
-            let changed = accounts.into_iter().zip(before).filter(|(account, before)| account.used != *before);
-            mended.extend(changed.map(|(account, before)| mend(account, before, &created)));
+            let mut locked = accounts::lock(&mut tx, ids.iter()).await?;
+            let since = locked.iter().map(|account| (&account.id, account.standing.period_started_at));
+            let mut counted = accounts::count(&mut tx, since).await?;
+            for account in &mut locked {
+                let (before, after) = (account.standing.used, counted.remove(&account.id).unwrap_or_default());
+                account.standing.used = after;
+                if before != after {
+                    let (created, account) = (created.contains(&account.id), account.id.clone());
+                    mended.push(Mended { account, created, before, after });
+                }
+            }
+            accounts::write_used(&mut tx, locked.iter(), now).await?;
         }
         Ok(Rebuild { tx, mended })
     }
 }
 
-fn mend(account: Moving, before: Used, created: &BTreeSet<AccountId>) -> Mended {
-    Mended { created: created.contains(&account.id), account: account.id, before, after: account.used }
-}
-
 /// Of users that have records but no account; empty at first, so that they differ. Answers whose it opened.
-async fn open_missing(tx: &mut Tx, now: Timestamp) -> Result<BTreeSet<AccountId>, PersistError> {
+async fn open_missing(tx: &mut Tx, plans: &Plans, now: Timestamp) -> Result<BTreeSet<AccountId>, PersistError> {
     let sql = format!(
-        "SELECT r.tenant, r.user_id, MAX(r.started_at) FROM {WITHOUT_ACCOUNT} \
-         GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id"
+        "SELECT r.tenant, r.user_id, MIN(r.started_at), MAX(r.started_at), \
+         (SELECT p.plan FROM usage_records p WHERE p.tenant = r.tenant AND p.user_id = r.user_id \
+         ORDER BY p.started_at DESC, p.id DESC LIMIT 1), \
+         (SELECT MAX(m.next_period_started_at) FROM account_resets m \
+         WHERE m.tenant = r.tenant AND m.user_id = r.user_id AND m.reason = 'manual') \
+         FROM {WITHOUT_ACCOUNT} GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id"
     );
-    let row = |row: &Row| Ok(accounts::empty_row(&account_id(row)?, period_after(None, row.time(2)?, now), now));
-    let missing: Result<Vec<Values>, sqlx::Error> = tx.fetch(&sql, &[]).await?.iter().map(row).collect();
-    let opened = accounts::insert_accounts(tx, missing?).await?;
+    let found = tx.fetch(&sql, &[]).await?;
+    let ids = found.iter().map(account_id).collect::<Result<Vec<_>, _>>()?;
+    // A plan that the configuration does not name any more is kept by name.
+    let named = found.iter().map(|row| row.text(4)).collect::<Result<Vec<_>, _>>()?;
+    let unknown = Terms::default();
+    let mut openings = Vec::new();
+    for ((row, id), plan) in found.iter().zip(&ids).zip(&named) {
+        openings.push(Opening {
+            id,
+            plan,
+            terms: plans.get(plan).map_or(&unknown, |plan| &plan.terms),
+            first_request: row.time(2)?,
+            latest: row.time(3)?,
+            reset_at: row.maybe_time(5)?,
+        });
+    }
+    let opened = accounts::open(tx, &openings, now).await?;
     Ok(opened.iter().map(account_id).collect::<Result<_, _>>()?)
-}
-
-/// Tenant and user lead the row.
-fn account_id(row: &Row) -> Result<AccountId, sqlx::Error> {
-    Ok(AccountId { tenant: row.text(0)?.into(), user: row.text(1)?.into() })
 }

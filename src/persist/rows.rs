@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::value::Kind::{Bytes, Flag, Int, Real, Text, Time};
 use super::value::{Kind, Row, Value};
+use crate::domain::account::Mark;
 use crate::domain::call::{Call, Cost, Key, Tokens, UnknownUsage, Usage};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::money::NanoUsd;
@@ -19,11 +20,11 @@ pub(super) const KEY_KINDS: &[Kind] = &[Time, Text, Text, Text];
 pub(super) const RECORD_COLUMNS: &str = "started_at, trace_id, span_id, tenant, user_id, endpoint, method, status_code, \
     response_time_ms, total_tokens, error_message, service, instance, agent_id, llm_calls, llm_errors, input_tokens, \
     output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, unknown_usage_calls, \
-    unpriced_calls, model";
-/// Those of `RECORD_COLUMNS` and then plan, revision, change_seq, created_at, updated_at.
+    unpriced_calls, model, plan, free";
+/// Those of `RECORD_COLUMNS` and then revision, change_seq, created_at, updated_at.
 pub(super) const RECORD_KINDS: &[Kind] = &[
     Time, Text, Text, Text, Text, Text, Text, Int, Real, Int, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int,
-    Int, Int, Int, Int, Text, Text, Int, Int, Time, Time,
+    Int, Int, Int, Int, Text, Text, Flag, Int, Int, Time, Time,
 ];
 
 pub(super) const CALL_COLUMNS: &str = "started_at, trace_id, span_id, tenant, request_span_id, provider, request_model, \
@@ -38,7 +39,7 @@ pub(super) const CALL_KINDS: &[Kind] = &[
 pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, last_word, due_at, held_by";
 pub(super) const EXTRACT_KINDS: &[Kind] = &[Text, Bytes, Time, Flag, Time, Text];
 
-pub(super) fn of_record(record: &Record) -> Values {
+pub(super) fn of_record(record: &Record, mark: &Mark) -> Values {
     let totals = &record.totals;
     let mut values = of_key(&record.key);
     values.extend([
@@ -61,6 +62,8 @@ pub(super) fn of_record(record: &Record) -> Values {
         Value::count(totals.unknown_usage_calls),
         Value::count(totals.unpriced_calls),
         Value::optional(totals.model.as_deref()),
+        Value::text(&mark.plan),
+        Value::Flag(mark.free),
     ]);
     values
 }
@@ -124,6 +127,11 @@ pub(super) fn to_record(row: &Row) -> Result<Record, sqlx::Error> {
     })
 }
 
+/// The rest of a row of `RECORD_COLUMNS`.
+pub(super) fn to_mark(row: &Row) -> Result<Mark, sqlx::Error> {
+    Ok(Mark { plan: row.text(25)?.into(), free: row.flag(26)? })
+}
+
 /// A row of `CALL_COLUMNS`. What the instrumentation reckoned is not kept.
 pub(super) fn to_call(row: &Row) -> Result<Call, sqlx::Error> {
     let boxed = |column| row.maybe_text(column).map(|text| text.map(String::into_boxed_str));
@@ -166,7 +174,7 @@ pub(super) fn to_trace_id(row: &Row, column: usize) -> Result<TraceId, sqlx::Err
     TraceId::parse(&text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is no trace id").into()))
 }
 
-fn of_key(key: &Key) -> Values {
+pub(super) fn of_key(key: &Key) -> Values {
     vec![
         Value::time(key.started_at),
         Value::Text(key.trace_id.to_string()),

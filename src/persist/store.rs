@@ -10,6 +10,7 @@ use super::work::{Work, encode_extract};
 use super::{Change, Checkpoint, PersistError, postgres, rows, sqlite};
 use crate::domain::ids::TraceId;
 use crate::domain::lsn::Lsn;
+use crate::domain::plan::Plans;
 use crate::domain::time::Timestamp;
 
 #[derive(Clone)]
@@ -21,25 +22,32 @@ pub enum Store {
 #[derive(Clone)]
 pub struct SqliteStore {
     pools: sqlite::Pools,
-    holder: Arc<str>,
+    own: Own,
 }
 
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
-    holder: Arc<str>,
+    own: Own,
+}
+
+/// What this process brings to the database.
+#[derive(Clone)]
+pub(super) struct Own {
+    pub holder: Arc<str>,
+    pub plans: Plans,
 }
 
 impl Store {
     /// Opens and migrates; SQLite makes its file. `holder` names this process among those that share the database.
     pub async fn open(url: &str, holder: &str) -> Result<Self, PersistError> {
-        let holder: Arc<str> = holder.into();
+        let own = Own { holder: holder.into(), plans: Plans::default() };
         if url.starts_with("sqlite:") {
             let pools = sqlite::Pools::open(url).await?;
-            return Ok(Self::Sqlite(SqliteStore { pools, holder }));
+            return Ok(Self::Sqlite(SqliteStore { pools, own }));
         }
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            return Ok(Self::Postgres(PostgresStore { pool: postgres::open(url).await?, holder }));
+            return Ok(Self::Postgres(PostgresStore { pool: postgres::open(url).await?, own }));
         }
         let scheme = url.split(':').next().unwrap_or_default();
         Err(PersistError::Scheme(scheme.to_owned()))
@@ -58,7 +66,7 @@ impl Store {
     /// wait for each other in a circle. Dropped without `commit`, nothing happened.
     pub async fn begin<'p>(&self, proposed: &'p [Change]) -> Result<Work<'p>, PersistError> {
         debug_assert!(proposed.is_sorted_by(|a, b| a.trace_id < b.trace_id), "sorted by trace, each once");
-        Work::begin(self.writing().await?, Arc::clone(self.holder()), proposed).await
+        Work::begin(self.writing().await?, self.own().clone(), proposed).await
     }
 
     /// A transaction that may write. In SQLite it is the only one from here on.
@@ -69,11 +77,25 @@ impl Store {
         })
     }
 
-    fn holder(&self) -> &Arc<str> {
+    fn own(&self) -> &Own {
         match self {
-            Self::Sqlite(store) => &store.holder,
-            Self::Postgres(store) => &store.holder,
+            Self::Sqlite(store) => &store.own,
+            Self::Postgres(store) => &store.own,
         }
+    }
+
+    /// The plans that accounts can be on, in place of the one that is built in.
+    #[must_use]
+    pub fn with_plans(mut self, plans: Plans) -> Self {
+        match &mut self {
+            Self::Sqlite(store) => store.own.plans = plans,
+            Self::Postgres(store) => store.own.plans = plans,
+        }
+        self
+    }
+
+    pub fn plans(&self) -> &Plans {
+        &self.own().plans
     }
 
     /// Writes how far a journal is, where no batch does.
@@ -108,7 +130,7 @@ impl Store {
         let mut values = vec![Value::time(now), Value::Int(most)];
         let mut owned = "";
         if own {
-            values.push(Value::text(self.holder()));
+            values.push(Value::text(&self.own().holder));
             owned = " OR (due_at IS NOT NULL AND held_by = $3)";
         }
         let sql =
@@ -151,6 +173,20 @@ impl Store {
             Self::Sqlite(store) => store.pools.close().await,
             Self::Postgres(store) => store.pool.close().await,
         }
+    }
+
+    /// Reads by one statement over many rows; `{rows}` in it stands for them.
+    pub(super) async fn look_up(
+        &self,
+        sql: &str,
+        kinds: &[Kind],
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<Row>, PersistError> {
+        let found = match self {
+            Self::Sqlite(store) => sqlite::bulk(&mut *store.pools.readers.acquire().await?, sql, rows).await,
+            Self::Postgres(store) => postgres::bulk(&mut *store.pool.acquire().await?, sql, kinds, rows).await,
+        };
+        Ok(found?)
     }
 
     pub(super) async fn fetch(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, PersistError> {

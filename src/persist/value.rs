@@ -196,6 +196,14 @@ impl Row {
         Ok(stored.0)
     }
 
+    pub fn maybe_time(&self, column: usize) -> Got<Option<Timestamp>> {
+        let stored: Option<Stored> = match self {
+            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Postgres(row) => row.try_get(column)?,
+        };
+        Ok(stored.map(|stored| stored.0))
+    }
+
     pub fn bytes(&self, column: usize) -> Got<Vec<u8>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),

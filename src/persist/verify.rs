@@ -12,9 +12,10 @@ use crate::domain::account::Drift;
 /// A column of a table and what is added up for it.
 type Fold = (&'static str, &'static str);
 
-/// Of `a`, an account, over `r`, the records of its period.
+/// Of `a`, an account, over `r`, the records of its period; but the free ones are those of its whole life.
 const ACCOUNT_FOLDS: &[Fold] = &[
-    ("requests_used_current_period", "COUNT(r.trace_id)"),
+    (FREE, "COUNT(CASE WHEN r.free THEN 1 END)"),
+    ("requests_used_current_period", "COUNT(CASE WHEN NOT r.free THEN 1 END)"),
     ("tokens_used_current_period", "CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT)"),
     ("cost_used_current_period_nanousd", "CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT)"),
 ];
@@ -33,6 +34,7 @@ const RECORD_FOLDS: &[Fold] = &[
     ("unknown_usage_calls", "COUNT(CASE WHEN c.usage = 'unknown' THEN 1 END)"),
     ("unpriced_calls", "COUNT(CASE WHEN c.usage = 'reported' AND c.cost_nanousd IS NULL THEN 1 END)"),
 ];
+const FREE: &str = "free_requests_used";
 const COST: &str = "cost_nanousd";
 
 /// Records of users that have no account.
@@ -137,7 +139,7 @@ impl Store {
         );
         let found = self.fetch(&sql, &[]).await?;
         let Some(row) = found.first() else { return Ok(Drift::default()) };
-        Ok(Drift { requests: row.int(0)?, tokens: row.int(1)?, cost_nanousd: row.int(2)? })
+        Ok(Drift { free_requests: row.int(0)?, requests: row.int(1)?, tokens: row.int(2)?, cost_nanousd: row.int(3)? })
     }
 }
 
@@ -196,13 +198,20 @@ fn differs(n: usize) -> String {
     format!("stored_{n} IS DISTINCT FROM folded_{n}")
 }
 
-/// `folded`: each account with what is stored and what its records add up to.
+/// `folded`: each account with what is stored and what its records add up to. Free records have an index of their own, so that what
+/// is counted over a whole life reads no more than them.
 fn folded_accounts() -> String {
+    let fold = |(column, fold): &(&'static str, &str)| {
+        (*column, if *column == FREE { "COALESCE(MAX(f.used), 0)".to_owned() } else { (*fold).to_owned() })
+    };
     format!(
-        "folded AS (SELECT a.tenant, a.user_id, {} FROM billing_accounts a LEFT JOIN usage_records r \
+        "frees AS MATERIALIZED (SELECT f.tenant, f.user_id, COUNT(*) AS used FROM usage_records f WHERE f.free \
+         GROUP BY f.tenant, f.user_id), \
+         folded AS (SELECT a.tenant, a.user_id, {} FROM billing_accounts a LEFT JOIN frees f \
+         ON f.tenant = a.tenant AND f.user_id = a.user_id LEFT JOIN usage_records r \
          ON r.tenant = a.tenant AND r.user_id = a.user_id AND r.started_at >= a.period_started_at \
          GROUP BY a.tenant, a.user_id)",
-        stored_and_folded("a", ACCOUNT_FOLDS.iter().map(|(column, fold)| (*column, (*fold).to_owned())))
+        stored_and_folded("a", ACCOUNT_FOLDS.iter().map(fold))
     )
 }
 

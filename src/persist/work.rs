@@ -1,13 +1,15 @@
 //! One transaction: take some traces, tell what is known of them, write what they have become.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use super::accounts::{self, Rewrite};
+use rustc_hash::FxHashMap;
+
 use super::rows::{self, Values};
-use super::store::Tx;
+use super::settle::{self, KnownMarks, Rewrite, Settlement};
+use super::store::{Own, Tx};
 use super::value::{Kind, Value};
 use super::{Change, Checkpoint, Known, PersistError};
+use crate::domain::account::{AccountId, Mark, Standing};
 use crate::domain::call::Call;
 use crate::domain::ids::TraceId;
 use crate::domain::record::{Record, Request};
@@ -21,21 +23,41 @@ const EXTRACT_VERSION: u8 = 1;
 #[must_use = "a transaction that is not committed is rolled back"]
 pub struct Work<'p> {
     tx: Tx,
-    holder: Arc<str>,
+    own: Own,
     /// What was proposed for traces never seen before; their extracts are in.
     fresh: Vec<&'p Change>,
     known: Vec<Known>,
+    marks: KnownMarks,
+}
+
+/// A transaction whose accounts are open and locked, so that whoever else moves them waits. Nothing is written until `commit` has
+/// returned.
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct Prepared<'c> {
+    writing: Writing<'c>,
+    settlement: Settlement<'c>,
+}
+
+/// What is to be written.
+struct Writing<'c> {
+    tx: Tx,
+    own: Own,
+    marks: KnownMarks,
+    changes: &'c [Change],
+    /// These and the fresh ones.
+    all: Vec<&'c Change>,
+    now: Timestamp,
 }
 
 /// A key of a table as it is stored, in the order of the table.
 type StoredKey = (Timestamp, [String; 3]);
 
 impl<'p> Work<'p> {
-    pub(super) async fn begin(mut tx: Tx, holder: Arc<str>, proposed: &'p [Change]) -> Result<Self, PersistError> {
+    pub(super) async fn begin(mut tx: Tx, own: Own, proposed: &'p [Change]) -> Result<Self, PersistError> {
         let mut open: BTreeMap<TraceId, &Change> = proposed.iter().map(|change| (change.trace_id, change)).collect();
         let (mut fresh, mut known) = (Vec::new(), Vec::new());
         while !open.is_empty() {
-            for id in insert_extracts(&mut tx, &holder, open.values().copied()).await? {
+            for id in insert_extracts(&mut tx, &own.holder, open.values().copied()).await? {
                 fresh.extend(open.remove(&id));
             }
             for found in lock_extracts(&mut tx, open.keys()).await? {
@@ -46,11 +68,11 @@ impl<'p> Work<'p> {
             // done, as nothing is known of it.
             open.retain(|_, change| !change.is_empty());
         }
-        let mut requests = read_requests(&mut tx, known.iter().flat_map(starts).collect()).await?;
+        let (mut requests, marks) = read_requests(&mut tx, known.iter().flat_map(starts).collect()).await?;
         for known in &mut known {
             known.requests = requests.remove(&known.trace_id).unwrap_or_default();
         }
-        Ok(Self { tx, holder, fresh, known })
+        Ok(Self { tx, own, fresh, known, marks })
     }
 
     /// What is known of traces that were seen before. For these nothing is written but what `commit` is given. Leaves none behind.
@@ -62,47 +84,112 @@ impl<'p> Work<'p> {
     /// accounts, all or nothing, and how far the journal is when that is done. On `Unreachable` begin anew: what is known may have
     /// changed.
     pub async fn commit(
-        mut self,
+        self,
         changes: &[Change],
         checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<(), PersistError> {
-        let all: Vec<&Change> = self.fresh.iter().copied().chain(changes).collect();
-        self.write_records(&all, now).await?;
-        self.write_calls(&all).await?;
-        self.write_extracts(changes).await?;
-        let rewrites = all.iter().copied().flat_map(rewrites).collect();
-        accounts::settle(&mut self.tx, rewrites, now).await?;
+        if self.own.plans.are_configured() {
+            return self.prepare(changes, now).await?.commit(checkpoint).await;
+        }
+        // Nothing can be free, so the accounts are locked last and no longer than they must.
+        let mut writing = self.writing(changes, now);
+        writing.rows(None).await?;
+        let settlement = writing.settlement().await?;
+        settlement.remark(&mut writing.tx, &writing.marks, &writing.own.plans).await?;
+        writing.close(settlement, checkpoint).await
+    }
+
+    /// Opens and locks the accounts of all records that `commit` will write, once, and tells how they stand. For who must know
+    /// them in this transaction; others wait for these accounts until it ends.
+    pub async fn prepare<'c>(self, changes: &'c [Change], now: Timestamp) -> Result<Prepared<'c>, PersistError>
+    where
+        'p: 'c,
+    {
+        let mut writing = self.writing(changes, now);
+        let settlement = writing.settlement().await?;
+        Ok(Prepared { writing, settlement })
+    }
+
+    fn writing<'c>(self, changes: &'c [Change], now: Timestamp) -> Writing<'c>
+    where
+        'p: 'c,
+    {
+        let all = self.fresh.into_iter().chain(changes).collect();
+        Writing { tx: self.tx, own: self.own, marks: self.marks, changes, all, now }
+    }
+}
+
+impl Prepared<'_> {
+    /// The accounts that pay or paid for any record that is written, as they stand before that.
+    pub fn standings(&self) -> FxHashMap<&AccountId, &Standing> {
+        self.settlement.standings().collect()
+    }
+
+    /// What the row of this record will say, or of one of before, what it says.
+    pub fn mark(&self, record: &Record) -> Mark {
+        self.writing.mark(record, Some(&self.settlement))
+    }
+
+    /// What was proposed for new traces, and the changes of known ones.
+    pub fn changes(&self) -> &[&Change] {
+        &self.writing.all
+    }
+
+    /// As `Work::commit`.
+    pub async fn commit(mut self, checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
+        self.writing.rows(Some(&self.settlement)).await?;
+        self.writing.close(self.settlement, checkpoint).await
+    }
+}
+
+impl<'c> Writing<'c> {
+    async fn settlement(&mut self) -> Result<Settlement<'c>, PersistError> {
+        let rewrites = self.all.iter().copied().flat_map(rewrites);
+        Settlement::open(&mut self.tx, rewrites, &self.marks, &self.own.plans, self.now).await
+    }
+
+    async fn rows(&mut self, settlement: Option<&Settlement<'_>>) -> Result<(), PersistError> {
+        self.records(settlement).await?;
+        self.calls().await?;
+        self.extracts().await
+    }
+
+    async fn close(mut self, settlement: Settlement<'_>, checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
+        settlement.close(&mut self.tx, &self.marks, self.now).await?;
         if let Some(checkpoint) = checkpoint {
-            self.tx.checkpoint(checkpoint, now).await?;
+            self.tx.checkpoint(checkpoint, self.now).await?;
         }
         self.tx.commit().await
     }
 
-    async fn write_records(&mut self, changes: &[&Change], now: Timestamp) -> Result<(), PersistError> {
-        let before = changes.iter().flat_map(|change| &change.before).map(|request| rows::of_record(&request.record));
-        let after = changes.iter().flat_map(|change| &change.after).map(|request| rows::of_record(&request.record));
+    fn mark(&self, record: &Record, settlement: Option<&Settlement<'_>>) -> Mark {
+        let decided = settlement.and_then(|settlement| settlement.mark(&record.key)).cloned();
+        decided.unwrap_or_else(|| settle::supposed(record, &self.marks, &self.own.plans))
+    }
+
+    async fn records(&mut self, settlement: Option<&Settlement<'_>>) -> Result<(), PersistError> {
+        let before = self.all.iter().flat_map(|change| &change.before).map(|request| {
+            // As it is stored, whatever is decided for it now.
+            rows::of_record(&request.record, &self.mark(&request.record, None))
+        });
+        let after = self.all.iter().flat_map(|change| &change.after);
+        let after = after.map(|request| rows::of_record(&request.record, &self.mark(&request.record, settlement)));
         let (gone, mut written) = difference(before, after);
         delete(&mut self.tx, "usage_records", gone).await?;
         let numbers = self.tx.change_numbers(written.len()).await?;
         for (row, number) in written.iter_mut().zip(&numbers) {
-            row.extend([
-                Value::text(accounts::PLAN),
-                Value::Int(1),
-                Value::Int(*number),
-                Value::time(now),
-                Value::time(now),
-            ]);
+            row.extend([Value::Int(1), Value::Int(*number), Value::time(self.now), Value::time(self.now)]);
         }
-        let columns = format!("{}, plan, revision, change_seq, created_at, updated_at", rows::RECORD_COLUMNS);
+        let columns = format!("{}, revision, change_seq, created_at, updated_at", rows::RECORD_COLUMNS);
         let updated = columns.replace(", revision", "").replace(", created_at", "");
         let sql = upsert("usage_records", &columns, &updated, ", revision = usage_records.revision + 1");
         self.tx.bulk(&sql, rows::RECORD_KINDS, written).await.map(drop)
     }
 
-    async fn write_calls(&mut self, changes: &[&Change]) -> Result<(), PersistError> {
-        let before = changes.iter().flat_map(|change| &change.before).flat_map(|request| &request.calls);
-        let after = changes.iter().flat_map(|change| &change.after).flat_map(|request| &request.calls);
+    async fn calls(&mut self) -> Result<(), PersistError> {
+        let before = self.all.iter().flat_map(|change| &change.before).flat_map(|request| &request.calls);
+        let after = self.all.iter().flat_map(|change| &change.after).flat_map(|request| &request.calls);
         let (gone, written) = difference(before.map(rows::of_call), after.map(rows::of_call));
         delete(&mut self.tx, "llm_calls", gone).await?;
         let sql = upsert("llm_calls", rows::CALL_COLUMNS, rows::CALL_COLUMNS, "");
@@ -110,9 +197,9 @@ impl<'p> Work<'p> {
         Ok(())
     }
 
-    async fn write_extracts(&mut self, changes: &[Change]) -> Result<(), PersistError> {
-        let (gone, kept): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| change.is_empty());
-        let kept = extract_rows(kept.into_iter(), &self.holder)?;
+    async fn extracts(&mut self) -> Result<(), PersistError> {
+        let (gone, kept): (Vec<&Change>, Vec<&Change>) = self.changes.iter().partition(|change| change.is_empty());
+        let kept = extract_rows(kept.into_iter(), &self.own.holder)?;
         let sql = format!(
             "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO UPDATE SET extract = excluded.extract, \
              first_seen_at = excluded.first_seen_at, last_word = excluded.last_word, due_at = excluded.due_at, \
@@ -170,14 +257,17 @@ fn starts(known: &Known) -> Vec<Values> {
     starts.into_iter().map(|start| vec![Value::Time(start), Value::text(&trace_id)]).collect()
 }
 
-async fn read_requests(tx: &mut Tx, starts: Vec<Values>) -> Result<BTreeMap<TraceId, Vec<Request>>, PersistError> {
+type Requests = BTreeMap<TraceId, Vec<Request>>;
+
+async fn read_requests(tx: &mut Tx, starts: Vec<Values>) -> Result<(Requests, KnownMarks), PersistError> {
     let select = |columns, table| format!("SELECT {columns} FROM {table} WHERE (started_at, trace_id) IN ({{rows}})");
     let records =
         tx.bulk(&select(rows::RECORD_COLUMNS, "usage_records"), &[Kind::Time, Kind::Text], starts.clone()).await?;
     let calls = tx.bulk(&select(rows::CALL_COLUMNS, "llm_calls"), &[Kind::Time, Kind::Text], starts).await?;
-    let mut requests: BTreeMap<TraceId, Vec<Request>> = BTreeMap::new();
+    let (mut requests, mut marks) = (Requests::new(), KnownMarks::default());
     for row in &records {
         let record = rows::to_record(row)?;
+        marks.insert(record.key.clone(), rows::to_mark(row)?);
         requests.entry(record.key.trace_id).or_default().push(Request { record, calls: Vec::new() });
     }
     for row in &calls {
@@ -193,7 +283,7 @@ async fn read_requests(tx: &mut Tx, starts: Vec<Values>) -> Result<BTreeMap<Trac
     for of_trace in requests.values_mut() {
         of_trace.sort_unstable_by(|a, b| a.record.key.cmp(&b.record.key));
     }
-    Ok(requests)
+    Ok((requests, marks))
 }
 
 fn request_of<'r>(call: &Call, requests: &'r mut [Request]) -> Option<&'r mut Request> {
@@ -271,7 +361,7 @@ fn upsert(table: &str, columns: &str, updated: &str, more: &str) -> String {
 }
 
 /// Each record of the change whose row is not what it was, before and after.
-fn rewrites(change: &Change) -> Vec<Rewrite<'_>> {
+fn rewrites(change: &Change) -> impl Iterator<Item = Rewrite<'_>> {
     let mut pairs: BTreeMap<_, Rewrite<'_>> = BTreeMap::new();
     for request in &change.before {
         pairs.entry(&request.record.key).or_default().before = Some(&request.record);
@@ -279,5 +369,5 @@ fn rewrites(change: &Change) -> Vec<Rewrite<'_>> {
     for request in &change.after {
         pairs.entry(&request.record.key).or_default().after = Some(&request.record);
     }
-    pairs.into_values().filter(|pair| pair.before != pair.after).collect()
+    pairs.into_values().filter(|pair| pair.before != pair.after)
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test stops at the first surprise")]
 
 mod faults;
+mod plans;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod readings;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use tacho::domain::account::AccountId;
 use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
 use tacho::domain::facts::Facts;
 use tacho::domain::ids::{SpanId, TraceId};
@@ -21,7 +23,9 @@ use tacho::domain::record::{Record, Request, Totals};
 use tacho::domain::span::{Kind, Origin, Span};
 use tacho::domain::time::Timestamp;
 use tacho::domain::trace::Trace;
-use tacho::persist::{AccountRow, Change, Group, Known, Page, RecordFilter, RecordRow, Store};
+use tacho::persist::{
+    AccountFilter, AccountPage, AccountRow, Change, Group, Known, Page, RecordFilter, RecordRow, Store,
+};
 
 const NOW: &str = "2026-05-20T12:00:00Z";
 
@@ -58,7 +62,7 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
         assert!(!store.summary(group, &RecordFilter::default()).await.unwrap().is_empty(), "{group:?}");
     }
     let mut rows = store.records(&RecordFilter::default(), Page { after: None, limit: 10_000 }).await.unwrap();
-    let accounts = store.accounts(None).await.unwrap();
+    let accounts = all_accounts(&store).await;
     store.close().await;
     // Numbers that a database may skip.
     rows.iter_mut().for_each(|row| (row.id, row.change_seq) = (0, 0));
@@ -130,7 +134,7 @@ async fn accounts_stay_the_sum_of_their_records(store: &Store) {
         let requests = requests.collect();
         write(store, trace, requests).await;
     }
-    for account in store.accounts(None).await.unwrap() {
+    for account in all_accounts(store).await {
         let filter = RecordFilter {
             user: Some(account.user_id.clone()),
             since: Timestamp::parse(&account.period_started_at),
@@ -237,8 +241,8 @@ async fn rows(store: &Store, trace: u8) -> Vec<RecordRow> {
 }
 
 async fn account(store: &Store, user: &str) -> String {
-    let accounts = store.accounts(Some("acme")).await.unwrap();
-    let account = accounts.into_iter().find(|account| account.user_id == user).unwrap();
+    let id = AccountId { tenant: "acme".into(), user: user.into() };
+    let account = store.account(&id).await.unwrap().unwrap();
     format!(
         "{} requests, {} tokens, {} n$ since {}, {} resets",
         account.requests_used_current_period,
@@ -247,6 +251,19 @@ async fn account(store: &Store, user: &str) -> String {
         &account.period_started_at[..10],
         account.resets
     )
+}
+
+/// By tenant and user, as databases sort texts differently.
+async fn all_accounts(store: &Store) -> Vec<AccountRow> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let some = store.accounts(&AccountFilter::default(), &AccountPage { after, limit: 3 }).await.unwrap();
+        let Some(last) = some.last() else { break };
+        after = Some(AccountId { tenant: last.tenant.as_str().into(), user: last.user_id.as_str().into() });
+        all.extend(some);
+    }
+    all.sort_by(|a, b| (&a.tenant, &a.user_id).cmp(&(&b.tenant, &b.user_id)));
+    all
 }
 
 async fn summary(store: &Store, user: &str) -> (i64, i64) {
