@@ -9,6 +9,7 @@ use crate::assemble::AssembleConfig;
 use crate::domain::plan::Plans;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
+use crate::limit::{LimitsConfig, Rules};
 use crate::persist::DatabaseConfig;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Config {
     pub plans: Plans,
     pub privacy: PrivacyConfig,
     pub telemetry: TelemetryConfig,
+    pub limits: LimitsConfig,
+    #[serde(rename = "limit")]
+    pub rules: Rules,
 }
 
 impl Default for Config {
@@ -40,6 +44,8 @@ impl Default for Config {
             plans: Plans::default(),
             privacy: PrivacyConfig::default(),
             telemetry: TelemetryConfig::default(),
+            limits: LimitsConfig::default(),
+            rules: Rules::default(),
         }
     }
 }

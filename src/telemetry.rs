@@ -1,16 +1,35 @@
 //! Our own logs: their set-up. They go to standard error; standard output is for what a person asked for.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
+/// What is logged, which can be changed later.
+#[derive(Clone)]
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
+
+impl Filter {
+    /// A filter that cannot be read changes nothing.
+    pub fn set(&self, config: &TelemetryConfig) -> Result<(), String> {
+        let filter = read(config)?;
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
+}
+
 /// Once a process. A filter that cannot be read is an error of the configuration.
-pub fn start(config: &TelemetryConfig) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("telemetry.log: {error}"))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match config.log_format {
-        LogFormat::Text => logs.with_ansi(false).try_init(),
-        LogFormat::Json => logs.json().try_init(),
+pub fn start(config: &TelemetryConfig) -> Result<Filter, String> {
+    let (filter, handle) = reload::Layer::new(read(config)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.log_format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
-    started.map_err(|error| error.to_string())
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
+    Ok(Filter(handle))
+}
+
+fn read(config: &TelemetryConfig) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&config.log).map_err(|error| format!("telemetry.log: {error}"))
 }

@@ -13,7 +13,7 @@ use tacho::config::Config;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["app", "config", "persist", "telemetry"]),
+    ("cli", &["api", "app", "config", "limit", "persist", "telemetry"]),
     ("app", EVERYTHING),
     ("config", &["assemble", "ingest", "journal", "limit", "persist"]),
     ("domain", &[]),
@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("persist", &["telemetry"]),
     ("metrics", &["telemetry"]),
     // Usage is read from the store that `app` hands it.
-    ("api", &["persist", "telemetry"]),
+    ("api", &["limit", "persist", "telemetry"]),
     // Its section, which `config` declares.
     ("telemetry", &["config"]),
 ];

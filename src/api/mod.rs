@@ -1,5 +1,8 @@
-//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage. It reads the handles it is given and changes nothing.
+//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, limits. It
+//! reads the handles it is given and decides nothing itself.
 
+mod check;
+mod refusal;
 mod usage;
 
 use std::future::Future;
@@ -8,11 +11,17 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{StatusCode, header};
 use tokio::net::TcpListener;
 
+use crate::limit::Limits;
 use crate::persist::Store;
+
+/// A limit as bodies show it.
+pub fn limit_json(limit: &crate::limit::LimitState) -> serde_json::Value {
+    refusal::state(limit)
+}
 
 /// What the face shows.
 #[derive(Clone)]
@@ -21,6 +30,7 @@ pub struct Handles {
     pub metrics: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// There once the database could be opened.
     pub store: Arc<OnceLock<Store>>,
+    pub limits: Arc<Limits>,
     /// Why no spans are taken now, if so.
     pub not_ready: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>,
 }
@@ -37,6 +47,10 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/v1/usage", get(usage::records))
         .route("/v1/usage/summary", get(usage::summary))
+        .route("/v1/check", post(check::check))
+        .route("/v1/settle", post(check::settle))
+        .route("/v1/release", post(check::release))
+        .route("/v1/limits", get(check::limits))
         .with_state(handles);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

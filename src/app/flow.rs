@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::pause::Pause;
 use super::periods;
 use super::progress::{Progress, Ticket};
+use super::reload::Book;
 use super::writer::Writer;
 use super::{AppError, now};
 use crate::assemble::{Closed, Gatherer, Resolver};
@@ -20,9 +21,9 @@ use crate::domain::extract::{EXTRACT_FORM, Extract};
 use crate::domain::lsn::Lsn;
 use crate::domain::span::Received;
 use crate::journal::{Follower, Journal};
+use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{PersistError, Store};
-use crate::price::PriceBook;
 
 /// Frames that were read and wait for the gatherer.
 const WAITING_FRAMES: usize = 2;
@@ -54,6 +55,7 @@ pub(super) struct Flow {
     pub metrics: Arc<Metrics>,
     /// Set when the database is open.
     pub store: Arc<OnceLock<Store>>,
+    pub limits: Arc<Limits>,
     /// Nothing more will be appended to the journal.
     pub no_more: CancellationToken,
 }
@@ -71,7 +73,7 @@ pub(super) async fn opened(store: &OnceLock<Store>) {
 
 impl Flow {
     /// Ends by itself only when `no_more` and everything is written, or by an error.
-    pub async fn run(self, config: &Config, book: PriceBook) -> Result<(), AppError> {
+    pub async fn run(self, config: &Config, book: Arc<Book>) -> Result<(), AppError> {
         let Some((store, from)) = self.open(config).await? else { return Ok(()) };
         let follower = self.journal.follow(from)?;
         let progress = Arc::new(Progress::new(from));
@@ -82,6 +84,7 @@ impl Flow {
             journal: self.journal,
             resolver: Resolver::new(&config.assemble),
             book,
+            limits: self.limits,
             metrics: Arc::clone(&self.metrics),
             max_age: config.assemble.max_age,
             progress: Arc::clone(&progress),

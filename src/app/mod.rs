@@ -3,15 +3,20 @@
 
 mod doors;
 mod flow;
+mod limits;
 mod pause;
 mod periods;
 mod progress;
+mod reload;
+mod settling;
 mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -21,11 +26,17 @@ use crate::domain::lsn::Lsn;
 use crate::domain::time::Timestamp;
 use crate::ingest::{IngestMeters, Intake, Keeper, NotKept, Rules};
 use crate::journal::{self, Journal, JournalError, JournalMeters, NotAppended};
+use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::PersistError;
 use crate::price::PriceBook;
+use crate::telemetry::Filter;
 use doors::Doors;
 use flow::Flow;
+use reload::{Book, Reloads};
+
+pub use limits::{looking_limits, rules};
+pub use reload::Reload;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -49,8 +60,10 @@ pub enum AppError {
 
 /// How long the doors may take to answer what they have begun.
 const DOORS: Duration = Duration::from_secs(5);
-/// How long the rest of the drain may take; together under the 30 s after which orchestrators kill.
+/// How long the pipeline behind the doors may take.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long the store of limits may take; together under the 30 s after which orchestrators kill.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// The one place where the house reads the clock.
 #[expect(clippy::disallowed_methods, reason = "app hands the time to the stages, which read none")]
@@ -59,12 +72,21 @@ pub fn now() -> Timestamp {
     Timestamp(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)).min(Timestamp::LATEST)
 }
 
+/// What the process is told from outside.
+pub struct Orders<S> {
+    /// Ends when the house is to close.
+    pub stop: S,
+    pub reloads: mpsc::Receiver<Reload>,
+    /// Of the logs; reloads change it.
+    pub filter: Option<Filter>,
+}
+
 /// Runs until `stop` ends, then drains: the doors close first, then each stage finishes what the one before it left. What does
 /// not reach the database in time stays in the journal, and is written after the next start.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Result<(), AppError> {
     make_folder(&config.data_dir)?;
     let metrics = Arc::new(Metrics::default());
-    let book = price_book(&config)?;
+    let book = Arc::new(Book::new(price_book(&config)?));
     let journal = journal::open(&config.data_dir.join("journal"), &config.journal, journal_meters(&metrics))?;
     let doors = Doors::open(&config).await?;
     let rules = Rules::new(&config.ingest, config.privacy.error_messages);
@@ -72,13 +94,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
 
     let (closing, no_more) = (CancellationToken::new(), CancellationToken::new());
     let store = Arc::new(OnceLock::new());
+    let limits = limits::limits(&config, Arc::clone(journal.id()), &metrics, Arc::clone(&book), Arc::clone(&store));
+    let limits = Arc::new(limits);
     let flow = Flow {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),
         store: Arc::clone(&store),
+        limits: Arc::clone(&limits),
         no_more: no_more.clone(),
     };
-    let mut flow = Box::pin(flow.run(&config, book));
+    let mut flow = Box::pin(flow.run(&config, Arc::clone(&book)));
     // First, so that a database that can be opened at once is there, and one that cannot be used stops the start.
     let opened = tokio::select! {
         biased;
@@ -89,9 +114,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
         return ended;
     }
     doors.tell(&config.data_dir)?;
-    let served = doors.serve(intake, handles(&metrics, store, &journal, &closing), &closing);
+    let mut beside = JoinSet::new();
+    let over = CancellationToken::new();
+    beside.spawn(limits::work(Arc::clone(&limits), config.clone(), Arc::clone(&store), over.clone()));
+    let reloads = Reloads { limits: Arc::clone(&limits), book, metrics: Arc::clone(&metrics), filter: orders.filter };
+    beside.spawn(reloads.follow(orders.reloads));
+    let served = doors.serve(intake, handles(&metrics, store, limits, &journal, &closing), &closing);
     let early = tokio::select! {
-        () = stop => None,
+        () = orders.stop => None,
         ended = &mut flow => Some(ended),
     };
     tracing::info!("draining");
@@ -106,6 +136,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     match tokio::time::timeout(DRAIN, flow).await {
         Ok(ended) => ended?,
         Err(_) => tracing::warn!("stopped before all was in the database; the rest is in the journal"),
+    }
+    // Behind the last settlement.
+    over.cancel();
+    if tokio::time::timeout(LAST_WORD, beside.join_next()).await.is_err() {
+        tracing::warn!("stopped before the store of limits was told all");
     }
     tracing::info!("stopped");
     Ok(())
@@ -142,6 +177,7 @@ fn keeper(journal: &Journal) -> Keeper {
 fn handles(
     metrics: &Arc<Metrics>,
     store: Arc<OnceLock<crate::persist::Store>>,
+    limits: Arc<Limits>,
     journal: &Journal,
     closing: &CancellationToken,
 ) -> api::Handles {
@@ -155,7 +191,7 @@ fn handles(
         reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     };
     let text = move || registry.text().map_err(|error| error.to_string());
-    api::Handles { metrics: Arc::new(text), store, not_ready: Arc::new(not_ready) }
+    api::Handles { metrics: Arc::new(text), store, limits, not_ready: Arc::new(not_ready) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps times as floats")]

@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 use super::flow::{BATCH, Batch};
 use super::pause::Pause;
 use super::progress::Progress;
+use super::reload::Book;
+use super::settling::Settling;
 use super::{AppError, now};
 use crate::assemble::{Closed, Resolver};
 use crate::domain::call::{Call, Cost, Usage};
@@ -19,9 +21,10 @@ use crate::domain::record::{Request, Totals};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 use crate::journal::Journal;
+use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
-use crate::price::{PriceBook, Priced};
+use crate::price::Priced;
 
 /// How often the store is asked for traces that have waited long enough, and told how far the journal is.
 const DUE_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +33,8 @@ pub(super) struct Writer {
     pub store: Store,
     pub journal: Journal,
     pub resolver: Resolver,
-    pub book: PriceBook,
+    pub book: Arc<Book>,
+    pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub max_age: Duration,
     pub progress: Arc<Progress>,
@@ -200,7 +204,15 @@ impl Writer {
             self.joined(&proposed[place.expect("only what was asked for is told")], known, last_word, now)
         };
         let changes: Vec<Change> = known.into_iter().map(joined).collect();
-        work.commit(&changes, checkpoint, now).await?;
+        let rules = self.limits.rules();
+        if rules.is_empty() {
+            work.commit(&changes, checkpoint, now).await?;
+        } else {
+            let prepared = work.prepare(&changes, now).await?;
+            let settling = Settling::of(&self.limits, &rules, &prepared);
+            let counted = prepared.commit(&settling.counters(), checkpoint).await?;
+            settling.tell(&self.limits, &counted);
+        }
         let rewritten: FxHashMap<TraceId, &Change> = changes.iter().map(|change| (change.trace_id, change)).collect();
         for change in proposed {
             let change = rewritten.get(&change.trace_id).copied().unwrap_or(change);
@@ -259,7 +271,7 @@ impl Writer {
             started_at: call.key.started_at,
             tokens,
         };
-        match (self.book.price(&priced), call.reported_cost) {
+        match (self.book.now().price(&priced), call.reported_cost) {
             (Ok(charge), _) => Cost::Charged { cost: charge.cost, price_version: charge.price_version },
             // A failed call that used nothing costs nothing, whatever its model.
             (Err(_), _) if call.failed() && tokens == Default::default() => {

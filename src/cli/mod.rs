@@ -1,5 +1,6 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
+mod limits;
 mod rebuild;
 mod report;
 mod verify;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app;
@@ -37,6 +39,8 @@ enum Verb {
     Verify(verify::VerifyArguments),
     /// Mend accounts that are not the sum of their records.
     Rebuild(rebuild::RebuildArguments),
+    /// What the limits say, and how they stand.
+    Limits(limits::LimitsArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -47,12 +51,13 @@ const WRONG_USE: u8 = 2;
 
 /// Runs the verb; whatever goes wrong is said on standard error.
 pub async fn run(arguments: Arguments) -> ExitCode {
+    let path = arguments.config.clone();
     let config = match load(arguments.config) {
         Ok(config) => config,
         Err(error) => return complain(&error, WRONG_USE),
     };
     match arguments.verb.unwrap_or(Verb::Run) {
-        Verb::Run => serve(config).await,
+        Verb::Run => serve(config, path).await,
         Verb::Report(arguments) => match report::report(&config, &arguments, app::now()).await {
             Ok(text) => {
                 say(text.trim_end());
@@ -75,6 +80,13 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             }
             Err(error) => complain(&error, PROBLEM),
         },
+        Verb::Limits(arguments) => match limits::limits(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error, PROBLEM),
+        },
         Verb::CheckConfig => {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
             ExitCode::SUCCESS
@@ -88,22 +100,36 @@ fn load(path: Option<PathBuf>) -> Result<Config, ConfigError> {
     Config::load(path.as_deref(), std::env::vars())
 }
 
-async fn serve(config: Config) -> ExitCode {
-    if let Err(problem) = telemetry::start(&config.telemetry) {
-        say_error(&problem);
-        return ExitCode::from(WRONG_USE);
-    }
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+async fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
+    let filter = match telemetry::start(&config.telemetry) {
+        Ok(filter) => filter,
+        Err(problem) => {
+            say_error(&problem);
+            return ExitCode::from(WRONG_USE);
+        }
+    };
+    let caught = |kind| signal(kind);
+    let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) =
+        (caught(SignalKind::terminate()), caught(SignalKind::interrupt()), caught(SignalKind::hangup()))
+    else {
         say_error("signals cannot be caught");
         return ExitCode::from(PROBLEM);
     };
     let stop = CancellationToken::new();
-    let mut running = pin!(app::run(config, stop.clone().cancelled_owned()));
+    // One that waits is enough: it reads the file as it is then.
+    let (reload, reloads) = mpsc::channel(1);
+    let orders = app::Orders { stop: stop.clone().cancelled_owned(), reloads, filter: Some(filter) };
+    let mut running = pin!(app::run(config, orders));
     loop {
         let ended = tokio::select! {
             ended = &mut running => Some(ended),
             _ = term.recv() => None,
             _ = interrupt.recv() => None,
+            _ = hangup.recv() => {
+                let again = load(path.clone()).map_err(|error| error.to_string());
+                drop(reload.try_send(again));
+                continue;
+            }
         };
         match ended {
             Some(Ok(())) => return ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod call;
+pub mod counter;
 pub mod extract;
 pub mod facts;
 pub mod ids;

@@ -9,8 +9,9 @@ use super::amount::Usage;
 use super::cell::Look;
 use super::node::{Cell, Count, Node, State};
 use super::rule::{Action, Kind, Mode, Rule, Traits};
-use super::shared::{Ask, Told};
+use super::shared::{Ask, Key, Told};
 use super::subject::{self, Since, Subjects};
+use crate::domain::period::Period;
 use crate::domain::time::Timestamp;
 
 /// A request on its way through its limits.
@@ -26,6 +27,8 @@ pub struct Matched<'r> {
     pub tier: usize,
     /// What it wants of the limit.
     pub amount: i64,
+    /// Of a quota: from when to when it counts now.
+    pub period: Option<Period>,
     /// `None` where the memory for limits is full.
     pub cell: Option<Arc<Cell>>,
     pub standing: Standing,
@@ -46,8 +49,8 @@ pub enum Step {
     Refused(Refused),
     /// To be asked of the store, each for the limit at this place; then tell what came of it.
     Ask(Vec<(usize, Ask)>),
-    /// Somebody else is asking for the same cell: look again when there is an answer.
-    Wait,
+    /// Somebody else is asking for the same cell: look again when there is an answer for it.
+    Wait(Key),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +103,7 @@ impl<'r> Attempt<'r> {
             let (key, period) = subject::key(rule, rule.tier(tier), subject, since, Timestamp(now));
             let ends = period.and_then(|period| period.end).map(|end| end.0);
             let cell = node.cell(key, rule, tier, ends, now);
-            Matched { rule, tier, amount: usage.of(rule.meter), cell, standing: Standing::Open }
+            Matched { rule, tier, amount: usage.of(rule.meter), period, cell, standing: Standing::Open }
         });
         Self { limits: limits.collect(), degraded: false }
     }
@@ -170,7 +173,7 @@ impl<'r> Attempt<'r> {
     }
 
     fn ask(&self, node: &Node, unsure: &[usize], until: u64) -> Step {
-        let mut asks = Vec::new();
+        let (mut asks, mut busy) = (Vec::new(), Key(0));
         for place in unsure {
             let limit = &self.limits[*place];
             let Some(cell) = &limit.cell else { continue };
@@ -178,6 +181,7 @@ impl<'r> Attempt<'r> {
             if state.talk().busy {
                 let waiting = &mut state.talk_mut().waiting;
                 *waiting = waiting.saturating_add(limit.amount);
+                busy = cell.key;
                 continue;
             }
             state.talk_mut().busy = true;
@@ -185,7 +189,7 @@ impl<'r> Attempt<'r> {
             let amount = (state.talk().known() || limit.rule.mode == Mode::Exact).then_some(limit.amount);
             asks.push((*place, state.wish(cell.key, amount.filter(|amount| *amount > 0), node.nodes(), until)));
         }
-        if asks.is_empty() { Step::Wait } else { Step::Ask(asks) }
+        if asks.is_empty() { Step::Wait(busy) } else { Step::Ask(asks) }
     }
 
     /// Takes all that is open, or nothing.
@@ -311,10 +315,13 @@ impl Matched<'_> {
         let state = cell.lock();
         match (self.kind(), &state.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => {
-                let backlog = i64::try_from(cell.tat.saturating_sub(now)).unwrap_or(i64::MAX);
-                let used = rate.amount_of(backlog);
-                let remaining = (rate.burst.0 - used).max(0);
-                Stand { limit, used, held: 0, remaining, reset: Some(cell.tat.saturating_sub(now)) }
+                let backlog = cell.tat.saturating_sub(now);
+                // Part of a cell that has come back is not there yet.
+                let free = i64::try_from(rate.capacity().saturating_sub(backlog)).unwrap_or(i64::MAX);
+                let over = i64::try_from(backlog.saturating_sub(rate.capacity())).unwrap_or(i64::MAX);
+                let remaining = rate.amount_of(free).min(rate.burst.0);
+                let used = (rate.burst.0 - remaining).saturating_add(rate.amount_of(over));
+                Stand { limit, used, held: 0, remaining, reset: Some(backlog) }
             }
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
                 let (used, held) = (cell.used(), cell.held());

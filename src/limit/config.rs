@@ -431,3 +431,30 @@ impl RawQuota {
         rate.compile(meter).map(Kind::Rate)
     }
 }
+
+/// What a plan that denies more than its free requests comes to: a quota for the life of each account on it.
+pub fn plan_rule(plan: &str, free_requests: u32) -> Rule {
+    let name = format!("plan-{plan}-free-requests");
+    let matches = Match::of_plan(plan);
+    let per = [Dimension::Tenant, Dimension::User];
+    let quota = Quota {
+        limit: Amount(free_requests.into()),
+        cycle: Cycle::Lifetime,
+        zone: Zone::UTC,
+        anchor: QuotaAnchor::Calendar,
+    };
+    Rule {
+        id: rule_id(&name, &matches, &per, Meter::Requests, "lifetime"),
+        name: name.into(),
+        matches,
+        per: per.into_iter().collect(),
+        meter: Meter::Requests,
+        action: Action::Deny,
+        mode: Mode::Lease,
+        on_store_error: OnStoreError::Closed,
+        warn_at: Vec::new(),
+        overshoot: OVERSHOOT,
+        kind: Kind::Quota(quota),
+        overrides: Vec::new(),
+    }
+}

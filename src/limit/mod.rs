@@ -4,15 +4,38 @@
 
 pub mod amount;
 pub mod attempt;
+pub mod breaker;
 pub mod cell;
+pub mod charge;
 pub mod config;
+pub mod estimate;
+pub mod explain;
+pub mod hold;
 pub mod kernel;
+pub mod limits;
+pub mod memory;
+pub mod meters;
 pub mod node;
 pub mod rule;
 pub mod shared;
+pub mod store;
 pub mod subject;
 
 pub use amount::{Amount, Meter, Usage};
-pub use attempt::{Attempt, Matched, Reason, Refused, Stand, Standing, Step};
-pub use config::{Backend, LimitsConfig, RefusalForm, Rules};
+pub use attempt::{Reason, Stand};
+pub use charge::{Charge, charges, counters};
+pub use config::{Backend, LimitsConfig, RefusalForm, Rules, plan_rule};
+pub use explain::{Explained, explain};
+pub use hold::{Origin, Reservation};
+pub use limits::{Admission, Asked, Decision, LimitState, Limits, Outside, Refusal};
+pub use meters::LimitMeters;
 pub use rule::{Rule, Traits};
+pub use shared::{Key, Ledger};
+pub use store::{Store, StoreError};
+pub use subject::Since;
+
+/// The error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

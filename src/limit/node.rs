@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use super::amount::Meter;
 use super::cell::{Look, QuotaCell, RateCell, Talk, Terms};
 use super::rule::{Kind, Mode, OnStoreError, Rate, Rule};
 use super::shared::{Ask, Key, Ledger, Told};
@@ -174,6 +175,42 @@ impl Node {
         self.announce(&cell);
     }
 
+    /// What the ledger said before the store was first asked.
+    pub fn knows(&self, cell: &Arc<Cell>, ledger: Ledger) {
+        if let Count::Quota { cell, .. } = &mut cell.lock().count {
+            cell.settled(ledger);
+        }
+    }
+
+    /// Holds another amount in place of the one that was held since `drained` nanoseconds.
+    pub fn correct(&self, cell: &Arc<Cell>, held: i64, now_held: i64, drained: u64, now: u64) {
+        if let Count::Quota { cell, .. } = &mut cell.lock().count {
+            cell.hold(now_held - held);
+        } else {
+            return self.replace(cell, held, now_held, drained, now);
+        }
+        self.announce(cell);
+    }
+
+    /// Puts what was really used in place of what was held for it `drained` nanoseconds ago. Of a quota only the hold goes: what
+    /// was used comes with the ledger.
+    pub fn replace(&self, cell: &Arc<Cell>, held: i64, used: i64, drained: u64, now: u64) {
+        let mut state = cell.lock();
+        let State { rule, tier, count } = &mut *state;
+        match (rule.tier(*tier), count) {
+            (Kind::Rate(rate), Count::Rate(bucket)) => {
+                let nanos = rate.nanos_for(used).saturating_sub(rate.nanos_for(held));
+                // What has drained since it was charged is not there to be given back.
+                let nanos = if nanos < 0 { nanos.saturating_add_unsigned(drained).min(0) } else { nanos };
+                bucket.charge(nanos, now);
+            }
+            (_, Count::Quota { cell, .. }) => cell.hold(-held),
+            _ => {}
+        }
+        drop(state);
+        self.announce(cell);
+    }
+
     /// Charges what was not asked for before, or gives back; an amount of nothing does nothing.
     pub fn charge_rate(&self, cell: &Arc<Cell>, amount: i64, drained: u64, now: u64) {
         let mut state = cell.lock();
@@ -207,6 +244,30 @@ impl Node {
 impl Cell {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Whether an answer about it is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.lock().talk().busy
+    }
+
+    pub fn meter(&self) -> Meter {
+        self.lock().rule.meter
+    }
+
+    /// Of its rule, how much of the limit is used and held, in thousandths.
+    pub fn used_share(&self, now: u64) -> (Arc<Rule>, u64) {
+        let state = self.lock();
+        let (used, limit) = match (state.rule.tier(state.tier), &state.count) {
+            (Kind::Rate(rate), Count::Rate(cell)) => (cell.tat.saturating_sub(now), rate.capacity()),
+            (Kind::Quota(quota), Count::Quota { cell, ends }) if ends.is_none_or(|ends| now < ends) => {
+                let used = cell.used().saturating_add(cell.held()).max(0).unsigned_abs();
+                (used, quota.limit.0.unsigned_abs())
+            }
+            _ => (0, 1),
+        };
+        let share = u128::from(used) * 1_000 / u128::from(limit.max(1));
+        (Arc::clone(&state.rule), u64::try_from(share).unwrap_or(u64::MAX))
     }
 
     fn is_clean(&self, now: u64) -> bool {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use super::amount::{Amount, Meter};
+use super::attempt::Stand;
 use crate::domain::pattern::Pattern;
 use crate::domain::period::{Anchor, Cycle, Schedule, Zone};
 use crate::domain::time::Timestamp;
@@ -271,6 +272,13 @@ impl Rule {
     /// Whether it counts for each user, whose account then has a say in its periods.
     pub fn by_user(&self) -> bool {
         self.per.contains(&Dimension::User)
+    }
+
+    /// The highest threshold of `warn_at` that is reached, in thousandths.
+    pub fn warning(&self, kind: &Kind, stand: &Stand) -> Option<u16> {
+        let used = i128::from(stand.used) + i128::from(stand.held);
+        let ceiling = i128::from(kind.ceiling().0);
+        self.warn_at.iter().copied().rfind(|share| used * 1_000 >= ceiling * i128::from(*share))
     }
 
     /// How much of the limit all instances together may be ahead, in units of the meter.

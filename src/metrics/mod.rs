@@ -40,6 +40,9 @@ pub struct Metrics {
     pub persist_up: IntGauge,
     losses: IntCounterVec,
     ledger_drift: IntGaugeVec,
+    pub limits: LimitFamilies,
+    /// 1 if the configuration in use is the one last read.
+    pub reloaded: IntGauge,
     names: Names,
 }
 
@@ -50,6 +53,19 @@ pub struct JournalFamilies {
     pub fsync: Histogram,
     pub oldest: Gauge,
     pub quarantined: IntCounter,
+}
+
+/// What limits count.
+#[derive(Clone)]
+pub struct LimitFamilies {
+    pub decisions: IntCounterVec,
+    pub check_duration: Histogram,
+    pub limit: GaugeVec,
+    pub used_ratio: GaugeVec,
+    pub subjects_over: GaugeVec,
+    pub overshoot_bound: GaugeVec,
+    pub store_up: IntGauge,
+    pub holds_expired: IntCounter,
 }
 
 /// The names that others choose, each kind within its bound.
@@ -65,6 +81,9 @@ const DURATION_BUCKETS: &[f64] =
 
 /// Seconds: from a disk with a cache of its own to one that is in trouble.
 const FSYNC_BUCKETS: &[f64] = &[0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+
+/// Seconds: from a decision in memory to one that waited for the store in vain.
+const CHECK_BUCKETS: &[f64] = &[0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -139,6 +158,8 @@ impl Metrics {
             persist_up: make.gauge("tacho_persist_up", "1 while the database takes writes.")?,
             losses: make.counters("tacho_losses_total", "What could not be kept.", &["stage", "reason"])?,
             ledger_drift: make.ledger_drift()?,
+            limits: make.limits()?,
+            reloaded: make.reloaded()?,
             names: make.names()?,
             registry,
         })
@@ -286,6 +307,43 @@ impl Maker<'_> {
             oldest: self.float(oldest, age)?,
             quarantined: self.counter(quarantined, damaged)?,
         })
+    }
+
+    fn limits(&self) -> Result<LimitFamilies, prometheus::Error> {
+        let (over, ahead) = (
+            "Subjects that have used this share of a limit.",
+            "What all instances together may be over a limit, beside requests under way.",
+        );
+        Ok(LimitFamilies {
+            decisions: self.counters(
+                "tacho_limit_decisions_total",
+                "Decisions of limits.",
+                &["limit", "decision", "reason"],
+            )?,
+            check_duration: self.seconds(
+                "tacho_limit_check_duration_seconds",
+                "How long a check took.",
+                CHECK_BUCKETS,
+            )?,
+            limit: self.gauges("tacho_limit_limit", "The configured amount, of money in US dollars.", &["limit"])?,
+            used_ratio: self.gauges(
+                "tacho_limit_used_ratio",
+                "Used and held share of a limit.",
+                &["limit", "quantile"],
+            )?,
+            subjects_over: self.gauges("tacho_limit_subjects_over", over, &["limit", "threshold"])?,
+            overshoot_bound: self.gauges("tacho_limit_overshoot_bound", ahead, &["limit"])?,
+            store_up: self.gauge("tacho_limit_store_up", "1 while the store of limits answers.")?,
+            holds_expired: self
+                .counter("tacho_limit_holds_expired_total", "Holds whose request was never recorded.")?,
+        })
+    }
+
+    fn reloaded(&self) -> Result<IntGauge, prometheus::Error> {
+        let help = "1 if the configuration in use is the one last read.";
+        let reloaded = self.gauge("tacho_config_last_reload_successful", help)?;
+        reloaded.set(1);
+        Ok(reloaded)
     }
 
     fn build_info(&self) -> Result<(), prometheus::Error> {

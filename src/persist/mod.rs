@@ -3,6 +3,7 @@
 
 mod account_query;
 mod accounts;
+mod counters;
 mod postgres;
 mod query;
 mod rebuild;
@@ -27,6 +28,7 @@ use crate::domain::trace::Trace;
 
 pub use crate::domain::account::{Drift, Mark, Standing};
 pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
+pub use counters::CounterRow;
 pub use query::{Group, Page, RecordFilter, RecordRow, SummaryRow};
 pub use rebuild::{Mended, Rebuild};
 pub use store::{PostgresStore, SqliteStore, Store};

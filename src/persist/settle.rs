@@ -182,7 +182,7 @@ fn is_free(record: &Record, known: &KnownMarks) -> bool {
 fn by_account<'r>(rewrites: impl Iterator<Item = Rewrite<'r>>) -> BTreeMap<AccountId, Touched<'r>> {
     let mut touched: BTreeMap<AccountId, Touched<'r>> = BTreeMap::new();
     for Rewrite { before, after } in rewrites {
-        let paid = |record: Option<&'r Record>| record.and_then(|record| Some((payer(record)?, record)));
+        let paid = |record: Option<&'r Record>| record.and_then(|record| Some((AccountId::of(record)?, record)));
         match (paid(before), paid(after)) {
             (Some((id, before)), Some((same, after))) if id == same => {
                 touched.entry(id).or_default().staying.push((before, after));
@@ -198,12 +198,4 @@ fn by_account<'r>(rewrites: impl Iterator<Item = Rewrite<'r>>) -> BTreeMap<Accou
         }
     }
     touched
-}
-
-/// Under the names that are stored, which have no NUL characters.
-pub(super) fn payer(record: &Record) -> Option<AccountId> {
-    let user = record.user.as_deref()?;
-    let tenant = Arc::clone(&record.key.tenant);
-    let tenant = if tenant.contains('\0') { tenant.replace('\0', "").into() } else { tenant };
-    Some(AccountId { tenant, user: user.replace('\0', "").into() })
 }

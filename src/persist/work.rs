@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
+use super::counters;
 use super::rows::{self, Values};
 use super::settle::{self, KnownMarks, Rewrite, Settlement};
 use super::store::{Own, Tx};
@@ -11,6 +12,7 @@ use super::value::{Kind, Value};
 use super::{Change, Checkpoint, Known, PersistError};
 use crate::domain::account::{AccountId, Mark, Standing};
 use crate::domain::call::Call;
+use crate::domain::counter::{Counted, Counter};
 use crate::domain::ids::TraceId;
 use crate::domain::record::{Record, Request};
 use crate::domain::time::Timestamp;
@@ -90,7 +92,7 @@ impl<'p> Work<'p> {
         now: Timestamp,
     ) -> Result<(), PersistError> {
         if self.own.plans.are_configured() {
-            return self.prepare(changes, now).await?.commit(checkpoint).await;
+            return self.prepare(changes, now).await?.commit(&[], checkpoint).await.map(drop);
         }
         // Nothing can be free, so the accounts are locked last and no longer than they must.
         let mut writing = self.writing(changes, now);
@@ -136,10 +138,16 @@ impl Prepared<'_> {
         &self.writing.all
     }
 
-    /// As `Work::commit`.
-    pub async fn commit(mut self, checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
+    /// As `Work::commit`, and moves these counters in the same transaction: sorted by key, each once. Tells what they say then.
+    pub async fn commit(
+        mut self,
+        counters: &[Counter],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Vec<Counted>, PersistError> {
         self.writing.rows(Some(&self.settlement)).await?;
-        self.writing.close(self.settlement, checkpoint).await
+        let counted = counters::count(&mut self.writing.tx, counters, self.writing.now).await?;
+        self.writing.close(self.settlement, checkpoint).await?;
+        Ok(counted)
     }
 }
 

@@ -1,0 +1,231 @@
+//! The limits among the stages: what they ask of the others, and the turns of their own work.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tokio_util::sync::CancellationToken;
+
+use super::now;
+use super::pause::Pause;
+use super::reload::Book;
+use crate::config::Config;
+use crate::domain::account::AccountId;
+use crate::domain::call::Tokens;
+use crate::domain::money::NanoUsd;
+use crate::domain::plan::{Overage, Plans};
+use crate::domain::time::Timestamp;
+use crate::limit::{
+    Backend, Key, Ledger, LimitMeters, Limits, Outside, Rule, Since, Store as LimitStore, StoreError, plan_rule,
+};
+use crate::metrics::Metrics;
+use crate::persist::Store;
+use crate::price::{PriceBook, Priced};
+
+/// How often the store of limits is told what is new, at the most.
+const TURN: Duration = Duration::from_millis(20);
+/// How often an instance says that it lives; one that is silent for the second time counts no longer.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT_TTL: Duration = Duration::from_secs(10);
+/// While the store is away it is tried so often.
+const PROBE: Duration = Duration::from_millis(250);
+/// So long a changed plan may go unnoticed.
+const ACCOUNT_AGE: Duration = Duration::from_secs(2);
+/// Accounts remembered; then all are forgotten.
+const MOST_ACCOUNTS: usize = 100_000;
+
+/// `[[limit]]` and what the plans say.
+pub fn rules(config: &Config) -> Vec<Rule> {
+    let denying = config.plans.iter().filter(|plan| plan.overage == Overage::Deny);
+    let of_plans = denying.map(|plan| plan_rule(&plan.name, plan.free_requests));
+    config.rules.0.iter().cloned().chain(of_plans).collect()
+}
+
+/// Limits of this instance, which is known to others by `node`.
+pub fn limits(
+    config: &Config,
+    node: Arc<str>,
+    metrics: &Metrics,
+    book: Arc<Book>,
+    store: Arc<OnceLock<Store>>,
+) -> Limits {
+    let accounts =
+        Arc::new(Accounts { plans: config.plans.clone(), store: Arc::clone(&store), known: Mutex::default() });
+    let outside = Outside {
+        now,
+        ledger: Arc::new(move |keys| Box::pin(ledger(Arc::clone(&store), keys))),
+        account: Arc::new(move |tenant, user| {
+            let accounts = Arc::clone(&accounts);
+            Box::pin(async move { accounts.find(tenant, user).await })
+        }),
+        price: Arc::new(move |model, tokens| price(&book.now(), model, tokens)),
+    };
+    Limits::new(config.limits.clone(), rules(config), node, outside, meters(metrics))
+}
+
+fn meters(metrics: &Metrics) -> LimitMeters {
+    let crate::metrics::LimitFamilies {
+        decisions,
+        check_duration,
+        limit,
+        used_ratio,
+        subjects_over,
+        overshoot_bound,
+        store_up,
+        holds_expired,
+    } = metrics.limits.clone();
+    LimitMeters {
+        decisions,
+        check_duration,
+        limit,
+        used_ratio,
+        subjects_over,
+        overshoot_bound,
+        store_up,
+        holds_expired,
+    }
+}
+
+async fn ledger(store: Arc<OnceLock<Store>>, keys: Vec<Key>) -> Option<Vec<Ledger>> {
+    let wanted: Vec<u128> = keys.iter().map(|key| key.0).collect();
+    let counted = store.get()?.counted(&wanted).await.ok()?;
+    let of = |key: &Key| counted.iter().find(|counted| counted.key == key.0);
+    // What no record was counted in is nothing, and older than anything.
+    let none = Ledger { version: 0, used: 0 };
+    Some(
+        keys.iter()
+            .map(|key| of(key).map_or(none, |found| Ledger { version: found.version, used: found.used }))
+            .collect(),
+    )
+}
+
+fn price(book: &PriceBook, model: &str, tokens: Tokens) -> Option<NanoUsd> {
+    let priced = Priced {
+        provider: None,
+        model_given: None,
+        model_asked: Some(model),
+        service_tier: None,
+        started_at: now(),
+        tokens,
+    };
+    book.price(&priced).ok().map(|charge| charge.cost)
+}
+
+/// Plans of accounts, remembered for a moment.
+struct Accounts {
+    plans: Plans,
+    store: Arc<OnceLock<Store>>,
+    known: Mutex<FxHashMap<AccountId, (Account, Timestamp)>>,
+}
+
+type Account = (Arc<str>, Since);
+
+impl Accounts {
+    /// Who has no account yet is on the plan of new ones.
+    async fn find(&self, tenant: Arc<str>, user: Option<Box<str>>) -> Account {
+        let new = || (Arc::clone(&self.plans.default_plan().name), Since { began: now(), reset: None });
+        let (Some(user), Some(store)) = (user, self.store.get()) else { return new() };
+        let id = AccountId { tenant, user };
+        if let Some(account) = self.remembered(&id) {
+            return account;
+        }
+        // A database that is slow or away must not hold up a request.
+        let read = tokio::time::timeout(PROBE, store.standings(std::slice::from_ref(&id))).await;
+        let Ok(Ok(mut standings)) = read else { return self.last(&id).unwrap_or_else(new) };
+        let account = standings.remove(&id).map_or_else(new, |standing| {
+            (Arc::clone(&standing.plan), Since { began: standing.first_request_at, reset: standing.reset_at })
+        });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_ACCOUNTS {
+            known.clear();
+        }
+        known.insert(id, (account.clone(), now()));
+        account
+    }
+
+    fn remembered(&self, id: &AccountId) -> Option<Account> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).filter(|(_, at)| now().since(*at) < ACCOUNT_AGE).map(|(account, _)| account.clone())
+    }
+
+    fn last(&self, id: &AccountId) -> Option<Account> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).map(|(account, _)| account.clone())
+    }
+}
+
+/// Connects, then keeps the store told until `closing`; what is left is told at the end.
+pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store>>, closing: CancellationToken) {
+    if limits.rules().is_empty() && config.limits.backend != Backend::Redis {
+        // Nothing to agree on, and a reload brings no new backend.
+        limits.connect(LimitStore::memory());
+    } else {
+        tokio::select! {
+            () = connect(&limits, &config, &store) => {}
+            () = closing.cancelled() => return,
+        }
+    }
+    let (mut turn, mut beat) = (tokio::time::interval(TURN), tokio::time::interval(PROBE));
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last_beat = Timestamp(0);
+    loop {
+        tokio::select! {
+            _ = turn.tick() => while limits.turn(false).await {},
+            _ = beat.tick() => {
+                if limits.store_is_away() || now().since(last_beat) >= HEARTBEAT {
+                    last_beat = now();
+                    limits.heartbeat(HEARTBEAT_TTL).await;
+                }
+            }
+            () = closing.cancelled() => break,
+        }
+    }
+    limits.leave().await;
+}
+
+/// Tries until both the database of records and the store of limits could be opened.
+async fn connect(limits: &Limits, config: &Config, store: &OnceLock<Store>) {
+    let mut pause = Pause::default();
+    let ledger = loop {
+        if let Some(store) = store.get() {
+            match store.ledger_id().await {
+                Ok(id) => break id,
+                Err(error) => tracing::debug!(%error, "name of the database not read"),
+            }
+        }
+        pause.wait().await;
+    };
+    limits.set_ledger(ledger);
+    let mut pause = Pause::default();
+    loop {
+        match open(config).await {
+            Ok(store) => return limits.connect(store),
+            Err(error) => tracing::warn!(%error, "limit store cannot be opened"),
+        }
+        pause.wait().await;
+    }
+}
+
+/// Limits for one who only looks: they charge nothing, and no instance counts them as one.
+pub async fn looking_limits(config: &Config, store: Arc<OnceLock<Store>>) -> Result<Limits, StoreError> {
+    let book = Arc::new(Book::new(PriceBook::shipped()));
+    let limits = limits(config, "looking".into(), &Metrics::default(), book, Arc::clone(&store));
+    if let Some(store) = store.get()
+        && let Ok(ledger) = store.ledger_id().await
+    {
+        limits.set_ledger(ledger);
+    }
+    limits.connect(open(config).await?);
+    limits.expect_store();
+    Ok(limits)
+}
+
+async fn open(config: &Config) -> Result<LimitStore, StoreError> {
+    let limits = &config.limits;
+    match limits.backend {
+        Backend::Memory => Ok(LimitStore::memory()),
+        Backend::Database => LimitStore::database(&config.database_url()).await,
+        Backend::Redis => LimitStore::redis(&limits.url, limits.timeout).await,
+    }
+}

@@ -1,0 +1,125 @@
+//! Between records and limits: what a write changes for each limit, told to the database in the same transaction and to the limits
+//! after it.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::domain::account::AccountId;
+use crate::domain::call::{Tokens, UnknownUsage, Usage};
+use crate::domain::counter::{Counted, Counter};
+use crate::domain::ids::{SpanId, TraceId};
+use crate::domain::record::{Record, Request};
+use crate::domain::time::Timestamp;
+use crate::limit::{Charge, Key, Ledger, Limits, Meter, Rule, Since, charges, counters};
+use crate::persist::{Change, Prepared, Standing};
+
+/// What a write changes for limits. Nothing is done before it is committed.
+pub(super) struct Settling(Vec<Settled>);
+
+/// One request whose row is new, other than before, or gone.
+struct Settled {
+    trace: TraceId,
+    span: SpanId,
+    ended: Timestamp,
+    before: Vec<Charge>,
+    after: Vec<Charge>,
+    /// What it used, if that is a new lesson.
+    lesson: Option<Lesson>,
+}
+
+struct Lesson {
+    model: Option<Box<str>>,
+    agent: Option<Box<str>>,
+    tokens: Tokens,
+}
+
+impl Settling {
+    pub fn of(limits: &Limits, rules: &[Arc<Rule>], prepared: &Prepared<'_>) -> Self {
+        let ledger = Ledgers { rules, prepared, standings: prepared.standings() };
+        let changed = prepared.changes().iter().flat_map(|change| changed(change));
+        Self(changed.map(|(before, after)| ledger.settled(limits, before, after)).collect())
+    }
+
+    /// What changes in the counters of quotas, each once and by key.
+    pub fn counters(&self) -> Vec<Counter> {
+        let gone = self.0.iter().flat_map(|settled| &settled.before);
+        counters(gone, self.0.iter().flat_map(|settled| &settled.after))
+    }
+
+    /// To be called when all is committed, with what the counters say now.
+    pub fn tell(&self, limits: &Limits, counted: &[Counted]) {
+        for counted in counted {
+            limits.settled(Key(counted.key), Ledger { version: counted.version, used: counted.used });
+        }
+        for settled in &self.0 {
+            limits.settle(settled.trace, settled.span, settled.ended, &settled.before, &settled.after);
+            if let Some(lesson) = &settled.lesson {
+                limits.estimates().observe(lesson.model.as_deref(), lesson.agent.as_deref(), &lesson.tokens);
+            }
+        }
+    }
+}
+
+/// Pairs of a request as it was and as it is, without those that stay the same.
+fn changed(change: &Change) -> Vec<(Option<&Request>, Option<&Request>)> {
+    let was = |after: &Request| change.before.iter().find(|before| before.record.key == after.record.key);
+    let come = change.after.iter().map(|after| (was(after), Some(after)));
+    let gone =
+        change.before.iter().filter(|before| !change.after.iter().any(|after| after.record.key == before.record.key));
+    come.chain(gone.map(|gone| (Some(gone), None))).filter(|(before, after)| before != after).collect()
+}
+
+/// What a charge depends on beside the request.
+struct Ledgers<'p> {
+    rules: &'p [Arc<Rule>],
+    prepared: &'p Prepared<'p>,
+    standings: FxHashMap<&'p AccountId, &'p Standing>,
+}
+
+impl Ledgers<'_> {
+    fn settled(&self, limits: &Limits, before: Option<&Request>, after: Option<&Request>) -> Settled {
+        let charged = |request: Option<&Request>| request.map_or_else(Vec::new, |request| self.charged(request));
+        let (earlier, mut now) = (charged(before), charged(after));
+        let record = &after.or(before).expect("a change is of something").record;
+        let (trace, span) = (record.key.trace_id, record.key.span_id);
+        let new = after.filter(|_| before.is_none());
+        if new.is_some_and(is_cut) {
+            // What a stream that was cut off used is at least what was seen: the hold stands where it is more.
+            for charge in now.iter_mut().filter(|charge| charge.rule.meter != Meter::Requests) {
+                charge.amount = charge.amount.max(limits.held_for(trace, span, charge.key).unwrap_or(0));
+            }
+        }
+        let lesson = new.filter(|new| new.record.totals.calls > 0 && !is_unknown(&new.record));
+        Settled {
+            trace,
+            span,
+            ended: record.key.started_at.plus(record.duration),
+            before: earlier,
+            after: now,
+            lesson: lesson.map(|request| Lesson {
+                model: request.record.totals.model.clone(),
+                agent: request.record.agent.clone(),
+                tokens: request.record.totals.tokens,
+            }),
+        }
+    }
+
+    fn charged(&self, request: &Request) -> Vec<Charge> {
+        let record = &request.record;
+        let standing = AccountId::of(record).and_then(|account| self.standings.get(&account).copied());
+        let since = standing.map_or_else(Since::default, |standing| Since {
+            began: standing.first_request_at,
+            reset: standing.reset_at,
+        });
+        charges(self.rules, request, &self.prepared.mark(record).plan, &since)
+    }
+}
+
+fn is_cut(request: &Request) -> bool {
+    request.calls.iter().any(|call| call.usage == Usage::Unknown(UnknownUsage::Stream))
+}
+
+fn is_unknown(record: &Record) -> bool {
+    record.totals.unknown_usage_calls > 0
+}

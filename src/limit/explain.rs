@@ -1,0 +1,166 @@
+//! Each limit in words, with the most that can be used beyond it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::rule::{Action, Kind, Mode, OnStoreError, QuotaAnchor, Rate, Rule, Window};
+use crate::domain::period::Cycle;
+
+/// What `tacho limits explain` prints of one limit.
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    pub name: String,
+    /// For whom it is and what it allows.
+    pub allows: String,
+    /// What happens to a request over it.
+    pub over: String,
+    /// How instances agree, and what they do without their store.
+    pub agreement: String,
+    /// In units of the meter, on top of what is allowed, all instances together, while the store is there.
+    pub overshoot: i64,
+    pub bound: Vec<String>,
+}
+
+/// `nodes`: how many instances there are.
+pub fn explain(rule: &Rule, nodes: u32) -> Explained {
+    let others = i64::from(nodes.max(1)) - 1;
+    let each = rule.slack(&rule.kind) / others.max(1);
+    let in_advance = matches!((rule.mode, &rule.kind), (Mode::Lease | Mode::Exact, _) | (Mode::Local, _));
+    let overshoot = if in_advance { 0 } else { each.saturating_mul(others) };
+    Explained {
+        name: rule.name.to_string(),
+        allows: allows(rule),
+        over: over(rule).to_owned(),
+        agreement: agreement(rule, each),
+        overshoot,
+        bound: bound(rule, nodes, overshoot),
+    }
+}
+
+fn allows(rule: &Rule) -> String {
+    let whom = match rule.per.iter().map(|dimension| dimension.label()).collect::<Vec<_>>().as_slice() {
+        [] => "everyone together".to_owned(),
+        per => format!("each {}", per.join(" and ")),
+    };
+    let only = match rule.matches.to_string() {
+        only if only.is_empty() => only,
+        only => format!(", of requests with {only},"),
+    };
+    let mut text = format!("{whom}{only} may use {}", amounts(rule, &rule.kind));
+    for (matches, kind) in &rule.overrides {
+        text.push_str(&format!("; with {matches}, {}", amounts(rule, kind)));
+    }
+    text
+}
+
+fn amounts(rule: &Rule, kind: &Kind) -> String {
+    let show = |amount| rule.meter.show(amount);
+    match kind {
+        Kind::Rate(rate) => format!(
+            "{} in {}, {} of them at once{}",
+            show(rate.limit.0),
+            humantime(rate.period),
+            show(rate.burst.0),
+            if rate.window == Window::Strict { ", never more in any such time" } else { "" }
+        ),
+        Kind::Quota(quota) => match (quota.cycle, quota.anchor) {
+            (Cycle::Lifetime, _) => format!("{} in all", show(quota.limit.0)),
+            (cycle, QuotaAnchor::Calendar) => format!("{} each {cycle} ({})", show(quota.limit.0), quota.zone),
+            (cycle, QuotaAnchor::Account) => {
+                format!("{} each {cycle} from the day of the account on ({})", show(quota.limit.0), quota.zone)
+            }
+            (cycle, QuotaAnchor::At(time)) => {
+                format!("{} each {cycle} counted from {time} ({})", show(quota.limit.0), quota.zone)
+            }
+        },
+    }
+}
+
+fn over(rule: &Rule) -> &'static str {
+    match rule.action {
+        Action::Deny => "refused with 429",
+        Action::Shadow => "let through and counted as if refused",
+        Action::Warn => "let through, charged, and marked as over in the answer",
+    }
+}
+
+fn agreement(rule: &Rule, each: i64) -> String {
+    let away = match rule.on_store_error {
+        OnStoreError::Local => "without the store each instance goes on with its share",
+        OnStoreError::Open => "without the store all is let through",
+        OnStoreError::Closed => "without the store all is refused",
+    };
+    match rule.mode {
+        Mode::Synced => format!(
+            "synced: an instance may be {} ahead of what the others know, then it asks the store; {away}",
+            rule.meter.show(each)
+        ),
+        Mode::Lease => format!("lease: instances take amounts in advance and give back what they do not use; {away}"),
+        Mode::Exact => format!("exact: every request asks the store; {away}"),
+        Mode::Local => "local: every instance counts for itself".to_owned(),
+    }
+}
+
+/// The terms of the bound, each in a line. Those that are zero are left out, as is what the operator chose to leave open.
+fn bound(rule: &Rule, nodes: u32, overshoot: i64) -> Vec<String> {
+    let show = |amount| rule.meter.show(amount);
+    let mut lines = vec![match &rule.kind {
+        Kind::Rate(rate) => rate_line(rule, rate),
+        Kind::Quota(quota) => format!("{} used and held in one period", show(quota.limit.0)),
+    }];
+    if rule.mode == Mode::Local && nodes > 1 {
+        lines.push(format!("all of that {nodes} times, as instances do not tell each other"));
+    }
+    if overshoot > 0 {
+        lines.push(format!("+ {} that {nodes} instances have not told each other yet", show(overshoot)));
+    }
+    if rule.meter != super::amount::Meter::Requests {
+        lines.push("+ what requests under way use beyond what was held for them".to_owned());
+    }
+    if let Kind::Rate(rate) = &rule.kind {
+        let lost = show(rule.slack(&rule.kind) / i64::from(nodes.saturating_sub(1).max(1)));
+        if rule.mode == Mode::Synced {
+            lines.push(format!("+ {lost} for each crash of an instance that had not told the store"));
+        }
+        lines.push(format!("+ {} for each second by which clocks are apart", show(per_second(rate))));
+    } else {
+        lines.push("+ what an instance that crashed held, until its requests are recorded".to_owned());
+    }
+    lines.push(match rule.on_store_error {
+        OnStoreError::Local => "+ as much again at most while the store is away".to_owned(),
+        OnStoreError::Open => "+ anything while the store is away".to_owned(),
+        OnStoreError::Closed => "+ nothing while the store is away".to_owned(),
+    });
+    lines
+}
+
+fn rate_line(rule: &Rule, rate: &Rate) -> String {
+    let show = |amount| rule.meter.show(amount);
+    match rate.window {
+        Window::Smooth => format!(
+            "{} at once and {} in each {} after it",
+            show(rate.burst.0),
+            show(rate.limit.0),
+            humantime(rate.period)
+        ),
+        Window::Strict => format!("{} in any {}", show(rate.limit.0), humantime(rate.period)),
+    }
+}
+
+fn per_second(rate: &Rate) -> i64 {
+    rate.amount_of(1_000_000_000).max(1)
+}
+
+fn humantime(duration: Duration) -> String {
+    // Built from the same parts as it is read.
+    let seconds = duration.as_secs();
+    let parts = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    match parts
+        .iter()
+        .find(|(length, _)| seconds > 0 && duration.subsec_nanos() == 0 && seconds.is_multiple_of(*length))
+    {
+        Some((length, unit)) => format!("{}{unit}", seconds / length),
+        None => format!("{duration:?}"),
+    }
+}

@@ -1,0 +1,272 @@
+//! The limits as the rest of the house uses them: ask before a request, settle after it. It drives the node, keeps its store told,
+//! and goes on without the store when that is away.
+
+mod decide;
+mod settle;
+mod turn;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::amount::{Meter, Usage};
+use super::attempt::{Attempt, Reason, Refused, Stand, Standing, Step};
+use super::breaker::Breaker;
+use super::charge::Charge;
+use super::config::LimitsConfig;
+use super::estimate::Estimates;
+use super::hold::{Hold, Holds, Origin, Part, Reservation};
+use super::meters::LimitMeters;
+use super::node::Node;
+use super::rule::{Action, Kind, Rule, Traits};
+use super::shared::{Ask, Key, Ledger, Reporter, What};
+use super::store::{Answers, Store};
+use super::subject::{self, Since};
+use crate::domain::call::Tokens;
+use crate::domain::ids::{SpanId, TraceId};
+use crate::domain::money::NanoUsd;
+use crate::domain::time::Timestamp;
+
+/// What limits need of the rest of the house.
+#[derive(Clone)]
+pub struct Outside {
+    pub now: fn() -> Timestamp,
+    /// What the ledger says of each key; `None` if it cannot be read now.
+    pub ledger: Arc<ReadLedger>,
+    /// Plan and account of a user.
+    pub account: Arc<FindAccount>,
+    /// What so many tokens of a model cost now.
+    pub price: Arc<Price>,
+}
+
+type ReadLedger = dyn Fn(Vec<Key>) -> Later<Option<Vec<Ledger>>> + Send + Sync;
+type FindAccount = dyn Fn(Arc<str>, Option<Box<str>>) -> Later<(Arc<str>, Since)> + Send + Sync;
+type Price = dyn Fn(&str, Tokens) -> Option<NanoUsd> + Send + Sync;
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A request that is about to begin.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    pub tenant: Option<Box<str>>,
+    pub user: Option<Box<str>>,
+    pub endpoint: Option<Box<str>>,
+    pub agent: Option<Box<str>>,
+    pub model: Option<Box<str>>,
+    pub origin: Origin,
+    pub input_tokens: Option<u32>,
+    pub max_output_tokens: Option<u32>,
+}
+
+/// The answer to `Asked`.
+#[derive(Debug)]
+pub enum Decision {
+    Admit(Admission),
+    Refuse(Refusal),
+}
+
+#[derive(Debug)]
+pub struct Admission {
+    pub reservation: Reservation,
+    pub degraded: bool,
+    pub limits: Vec<LimitState>,
+}
+
+#[derive(Debug)]
+pub struct Refusal {
+    /// The place in `limits` of the one that refuses for longest.
+    pub place: usize,
+    pub reason: Reason,
+    /// `None` when waiting does not help.
+    pub retry_after: Option<Duration>,
+    pub degraded: bool,
+    pub limits: Vec<LimitState>,
+}
+
+/// How one limit stands for the subject of a request.
+#[derive(Clone, Debug)]
+pub struct LimitState {
+    pub name: Arc<str>,
+    pub meter: Meter,
+    pub action: Action,
+    /// `{"user":"ann"}`, and the same for people.
+    pub subject: String,
+    pub subject_words: String,
+    /// The period of a rate, or how long one of the quota is.
+    pub window: Option<Duration>,
+    pub is_quota: bool,
+    /// Of a rate: what the bucket holds.
+    pub burst: Option<i64>,
+    pub stand: Stand,
+    /// The request goes on although it is over this limit.
+    pub passed: bool,
+    /// The highest threshold of `warn_at` that is reached, in thousandths.
+    pub warning: Option<u16>,
+}
+
+pub struct Limits {
+    node: Node,
+    rules: RwLock<Arc<[Arc<Rule>]>>,
+    holds: Holds,
+    estimates: Estimates,
+    store: OnceLock<Store>,
+    who: RwLock<Reporter>,
+    breaker: Breaker,
+    /// What the store's clock is ahead of ours, in nanoseconds.
+    offset: AtomicI64,
+    /// Wakes those who wait for the answer to somebody else's question, by key.
+    answered: [Notify; 64],
+    config: LimitsConfig,
+    pub meters: LimitMeters,
+    outside: Outside,
+}
+
+/// Reports in one message.
+const MOST_REPORTS: usize = 200;
+/// Rounds of a decision: news, a wish, and again if somebody came between. After that it is decided without the store.
+const MOST_ROUNDS: usize = 8;
+
+impl Limits {
+    pub fn new(config: LimitsConfig, rules: Vec<Rule>, node: Arc<str>, outside: Outside, meters: LimitMeters) -> Self {
+        let now = (outside.now)();
+        let micros = now.0 / 1_000;
+        Self {
+            node: Node::new(micros, config.max_subjects, config.expected_nodes),
+            rules: RwLock::new(rules.into_iter().map(Arc::new).collect()),
+            holds: Holds::new(config.max_subjects, now.0),
+            estimates: Estimates::new(config.estimate.clone()),
+            store: OnceLock::new(),
+            who: RwLock::new(Reporter { node, ledger: "".into() }),
+            breaker: Breaker::opened(),
+            offset: AtomicI64::new(0),
+            answered: std::array::from_fn(|_| Notify::new()),
+            config,
+            meters,
+            outside,
+        }
+    }
+
+    pub fn rules(&self) -> Arc<[Arc<Rule>]> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Other rules from now on. What was used stays with every limit that counts the same as before.
+    pub fn reload(&self, rules: Vec<Rule>) {
+        let rules: Arc<[Arc<Rule>]> = rules.into_iter().map(Arc::new).collect();
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.publish();
+    }
+
+    pub fn config(&self) -> &LimitsConfig {
+        &self.config
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub fn estimates(&self) -> &Estimates {
+        &self.estimates
+    }
+
+    /// Which database this instance writes records to.
+    pub fn set_ledger(&self, ledger: Arc<str>) {
+        self.who.write().unwrap_or_else(PoisonError::into_inner).ledger = ledger;
+    }
+
+    /// Opens the way to the store.
+    pub fn connect(&self, store: Store) {
+        drop(self.store.set(store));
+    }
+
+    /// Asks the store without having heard from it.
+    pub fn expect_store(&self) {
+        self.breaker.mend();
+    }
+
+    /// The store's time in nanoseconds, as far as it is known.
+    fn now(&self) -> u64 {
+        (self.outside.now)().0.saturating_add_signed(self.offset.load(Ordering::Relaxed))
+    }
+
+    /// Microseconds until which a hold made now counts.
+    fn until(&self, now: u64) -> u64 {
+        now.saturating_add(nanos(self.config.hold_ttl)) / 1_000
+    }
+
+    /// What there is to know of each limit that is for such a request, without asking for anything.
+    pub async fn show(&self, asked: &Asked) -> Vec<LimitState> {
+        let rules = self.rules();
+        let tenant: Arc<str> = asked.tenant.as_deref().unwrap_or("default").into();
+        let (plan, since) = (self.outside.account)(Arc::clone(&tenant), asked.user.clone()).await;
+        let traits = Traits {
+            tenant: &tenant,
+            user: asked.user.as_deref(),
+            agent: asked.agent.as_deref(),
+            model: asked.model.as_deref(),
+            endpoint: asked.endpoint.as_deref(),
+            plan: &plan,
+        };
+        let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &Usage::default(), self.now());
+        // Nothing is wanted, so nothing is refused.
+        self.decide(&mut attempt).await;
+        self.states(&attempt, &traits)
+    }
+
+    fn states(&self, attempt: &Attempt<'_>, traits: &Traits<'_>) -> Vec<LimitState> {
+        let now = self.now();
+        let state = |limit: &super::attempt::Matched<'_>| {
+            let stand = limit.now(now);
+            let kind = limit.rule.tier(limit.tier);
+            LimitState {
+                name: Arc::clone(&limit.rule.name),
+                meter: limit.rule.meter,
+                action: limit.rule.action,
+                subject: subject::subject_text(&limit.rule.per, traits),
+                subject_words: subject::subject_words(&limit.rule.per, traits),
+                window: match kind {
+                    Kind::Rate(rate) => Some(rate.period),
+                    Kind::Quota(_) => limit.period.and_then(|period| Some(period.end?.since(period.start))),
+                },
+                is_quota: matches!(kind, Kind::Quota(_)),
+                burst: match kind {
+                    Kind::Rate(rate) => Some(rate.burst.0),
+                    Kind::Quota(_) => None,
+                },
+                stand,
+                passed: limit.standing == Standing::Passed,
+                warning: limit.rule.warning(kind, &stand),
+            }
+        };
+        attempt.limits.iter().map(state).collect()
+    }
+
+    fn count(&self, attempt: &Attempt<'_>, refused: Option<&Refused>) {
+        for (place, limit) in attempt.limits.iter().enumerate() {
+            let (decision, reason) = match refused {
+                Some(refused) if refused.place == place => ("refuse", refused.reason.label()),
+                // Another limit refused; this one was not charged.
+                Some(_) => continue,
+                None if limit.standing == Standing::Passed => match limit.rule.action {
+                    Action::Warn => ("warn", Reason::OverLimit.label()),
+                    _ => ("shadow", Reason::OverLimit.label()),
+                },
+                None if attempt.degraded => ("allow", "degraded"),
+                None => ("allow", "within_limit"),
+            };
+            self.meters.decided(&limit.rule.name, decision, reason);
+        }
+    }
+
+    /// Sets the gauges that follow from rules and cells.
+    pub fn publish(&self) {
+        let rules = self.rules();
+        self.meters.publish(&self.node, &rules, self.now());
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

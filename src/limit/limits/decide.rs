@@ -1,0 +1,183 @@
+//! Before a request: may it begin, and what is held for it.
+
+use super::*;
+
+impl Limits {
+    /// Decides on a request and holds what it will probably use.
+    pub async fn check(&self, asked: &Asked) -> Decision {
+        let started = (self.outside.now)();
+        let rules = self.rules();
+        let tenant: Arc<str> = asked.tenant.as_deref().unwrap_or("default").into();
+        let (plan, since) = (self.outside.account)(Arc::clone(&tenant), asked.user.clone()).await;
+        let traits = Traits {
+            tenant: &tenant,
+            user: asked.user.as_deref(),
+            agent: asked.agent.as_deref(),
+            model: asked.model.as_deref(),
+            endpoint: asked.endpoint.as_deref(),
+            plan: &plan,
+        };
+        let usage = self.expected(asked);
+        let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &usage, self.now());
+        if let Some(reservation) = self.holds.known(asked.origin) {
+            // The same request asks again: it is held already.
+            let limits = self.states(&attempt, &traits);
+            return Decision::Admit(Admission { reservation, degraded: false, limits });
+        }
+        let refused = self.decide(&mut attempt).await;
+        let limits = self.states(&attempt, &traits);
+        self.count(&attempt, refused.as_ref());
+        self.meters.check_duration.observe((self.outside.now)().since(started).as_secs_f64());
+        match refused {
+            None => {
+                let reservation = self.hold(&attempt, asked.origin);
+                Decision::Admit(Admission { reservation, degraded: attempt.degraded, limits })
+            }
+            Some(Refused { place, reason, wait }) => Decision::Refuse(Refusal {
+                place,
+                reason,
+                retry_after: wait.map(Duration::from_nanos),
+                degraded: attempt.degraded,
+                limits,
+            }),
+        }
+    }
+
+    fn expected(&self, asked: &Asked) -> Usage {
+        let (model, agent) = (asked.model.as_deref(), asked.agent.as_deref());
+        let tokens = self.estimates.tokens(model, agent, asked.input_tokens, asked.max_output_tokens);
+        let price = model.and_then(|model| (self.outside.price)(model, tokens));
+        // An unknown price is not nothing.
+        Usage::new(1, &tokens, Some(price.unwrap_or(NanoUsd(self.config.estimate.cost.0))))
+    }
+
+    /// `None` if it is granted; then all of it is taken.
+    pub(super) async fn decide(&self, attempt: &mut Attempt<'_>) -> Option<Refused> {
+        for _ in 0..MOST_ROUNDS {
+            let now = self.now();
+            match attempt.step(&self.node, self.until(now), now) {
+                Step::Granted => return None,
+                Step::Refused(refused) => return Some(refused),
+                Step::Wait(key) => {
+                    if !self.wait_for(key, attempt).await {
+                        break;
+                    }
+                }
+                Step::Ask(mut asks) => {
+                    self.fill_ledgers(&mut asks, attempt).await;
+                    let only: Vec<Ask> = asks.iter().map(|(_, ask)| ask.clone()).collect();
+                    let answers = self.ask(&only).await;
+                    let now = self.now();
+                    for (nth, (place, ask)) in asks.iter().enumerate() {
+                        let told = answers.as_ref().and_then(|answers| answers.told.get(nth));
+                        attempt.learn(&self.node, *place, ask, told, now);
+                        self.answered(ask.key).notify_waiters();
+                    }
+                    if answers.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        match attempt.without_store(&self.node, self.now()) {
+            Step::Refused(refused) => Some(refused),
+            _ => None,
+        }
+    }
+
+    /// Waits for the answer to somebody else's question. False if none came in time.
+    async fn wait_for(&self, key: Key, attempt: &Attempt<'_>) -> bool {
+        if self.breaker.is_open() {
+            return false;
+        }
+        let answer = self.answered(key).notified();
+        tokio::pin!(answer);
+        answer.as_mut().enable();
+        // It may have come between the look and here.
+        if attempt.limits.iter().filter_map(|limit| limit.cell.as_ref()).any(|cell| cell.key == key && !cell.is_busy())
+        {
+            return true;
+        }
+        tokio::time::timeout(self.config.timeout, answer).await.is_ok()
+    }
+
+    pub(super) fn answered(&self, key: Key) -> &Notify {
+        &self.answered[usize::try_from(key.0 % 64).unwrap_or(0)]
+    }
+
+    /// A quota of which nothing is known yet is told what the ledger says, so that a store that has lost it knows too.
+    async fn fill_ledgers(&self, asks: &mut [(usize, Ask)], attempt: &Attempt<'_>) {
+        let unknown = |ask: &Ask| matches!(&ask.what, What::Quota(quota) if quota.ledger.is_none());
+        let keys: Vec<Key> = asks.iter().filter(|(_, ask)| unknown(ask)).map(|(_, ask)| ask.key).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let read = tokio::time::timeout(self.config.timeout, (self.outside.ledger)(keys)).await;
+        let Ok(Some(ledgers)) = read else { return };
+        for ((place, ask), ledger) in asks.iter_mut().filter(|(_, ask)| unknown(ask)).zip(ledgers) {
+            let What::Quota(quota) = &mut ask.what else { continue };
+            quota.ledger = Some(ledger);
+            if let Some(cell) = &attempt.limits[*place].cell {
+                self.node.knows(cell, ledger);
+            }
+        }
+    }
+
+    /// Asks the store; `None` if it is away, and at once if that is known.
+    pub(super) async fn ask(&self, asks: &[Ask]) -> Option<Answers> {
+        let store = self.store.get().filter(|_| !self.breaker.is_open())?;
+        let who = self.who.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let sent = (self.outside.now)();
+        let answers = tokio::time::timeout(self.config.timeout, store.ask(&who, asks, sent.0 / 1_000)).await;
+        let received = (self.outside.now)();
+        match answers {
+            Ok(Ok(answers)) => {
+                self.keep_time(sent, received, answers.now);
+                Some(answers)
+            }
+            Ok(Err(error)) => {
+                self.trip(&crate::limit::chain(&error));
+                None
+            }
+            Err(_) => {
+                self.trip("no answer in time");
+                None
+            }
+        }
+    }
+
+    pub(super) fn trip(&self, why: &str) {
+        if self.breaker.trip() {
+            self.meters.store_up.set(0);
+            tracing::warn!(why, "limit store away: each limit follows its on_store_error");
+        }
+    }
+
+    /// Follows the store's clock: a quick answer tells it best, and a jump back is not followed at once.
+    fn keep_time(&self, sent: Timestamp, received: Timestamp, store: u64) {
+        let middle = sent.0 / 2 + received.0 / 2;
+        let Ok(sample) = i64::try_from(i128::from(store) * 1_000 - i128::from(middle)) else { return };
+        let known = self.offset.load(Ordering::Relaxed);
+        // Half of the way there and back is what a sample can be wrong by.
+        let error = i64::try_from(received.0.saturating_sub(sent.0) / 2).unwrap_or(i64::MAX);
+        if (sample - known).abs() > error {
+            let step = (sample - known) / 8;
+            let next = if known == 0 || step == 0 { sample } else { known + step };
+            self.offset.store(next, Ordering::Relaxed);
+        }
+    }
+
+    fn hold(&self, attempt: &Attempt<'_>, origin: Origin) -> Reservation {
+        let at = self.now();
+        let charged = attempt.limits.iter().filter(|limit| limit.is_charged());
+        let parts =
+            charged.filter_map(|limit| Some(Part { cell: Arc::clone(limit.cell.as_ref()?), amount: limit.amount }));
+        let hold = Hold { origin, at, parts: parts.collect() };
+        let (reservation, pushed_out) = self.holds.add(hold, at.saturating_add(nanos(self.config.hold_ttl)));
+        if let Some(old) = pushed_out {
+            self.meters.holds_expired.inc();
+            old.release(&self.node, at);
+        }
+        reservation
+    }
+}

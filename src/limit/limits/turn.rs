@@ -1,0 +1,70 @@
+//! Beside the requests: the store is kept told, its time followed, its absence noticed.
+
+use super::*;
+
+impl Limits {
+    /// A turn of the work that nobody waits for: tells the store what is new, lets old holds go. `all`: also what could wait.
+    pub async fn turn(&self, all: bool) -> bool {
+        let now = self.now();
+        for hold in self.holds.expired(now) {
+            self.meters.holds_expired.inc();
+            hold.release(&self.node, now);
+        }
+        if self.breaker.is_open() {
+            return false;
+        }
+        let reports = self.node.reports(MOST_REPORTS, self.until(now), now, all);
+        if reports.is_empty() {
+            return false;
+        }
+        let asks: Vec<Ask> = reports.iter().map(|(_, ask)| ask.clone()).collect();
+        let answers = self.ask(&asks).await;
+        let now = self.now();
+        for (nth, (cell, ask)) in reports.iter().enumerate() {
+            let told = answers.as_ref().and_then(|answers| answers.told.get(nth));
+            self.node.heard(cell, ask, told, now);
+            self.answered(ask.key).notify_waiters();
+        }
+        reports.len() == MOST_REPORTS || all
+    }
+
+    /// Says that this instance lives, hears how many do, and finds out whether the store is back.
+    pub async fn heartbeat(&self, ttl: Duration) {
+        let Some(store) = self.store.get() else { return };
+        let node = Arc::clone(&self.who.read().unwrap_or_else(PoisonError::into_inner).node);
+        let now = (self.outside.now)().0 / 1_000;
+        let patience = self.config.timeout.max(Duration::from_millis(250));
+        match tokio::time::timeout(patience, store.heartbeat(&node, ttl, now)).await {
+            Ok(Ok(nodes)) => {
+                self.node.set_nodes(nodes.max(self.config.expected_nodes));
+                self.meters.store_up.set(1);
+                if self.breaker.mend() {
+                    tracing::info!(nodes, "limit store there");
+                }
+                self.publish();
+            }
+            Ok(Err(error)) => self.trip(&crate::limit::chain(&error)),
+            Err(_) => self.trip("no answer in time"),
+        }
+    }
+
+    pub fn store_is_away(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Tells all that is left, and that this instance is gone.
+    pub async fn leave(&self) {
+        for hold in self.holds.all() {
+            hold.release(&self.node, self.now());
+        }
+        while self.turn(true).await {
+            if self.breaker.is_open() {
+                break;
+            }
+        }
+        if let Some(store) = self.store.get() {
+            let node = Arc::clone(&self.who.read().unwrap_or_else(PoisonError::into_inner).node);
+            drop(tokio::time::timeout(self.config.timeout, store.leave(&node)).await);
+        }
+    }
+}
