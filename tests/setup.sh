@@ -72,19 +72,20 @@ programs() {
     node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "node is too old, the node client needs 20"
 }
 
-# --- the example bot's Python packages, the node client's packages ---
+# --- the Python packages of the example bot and of the tests of deploy/python, the node client's packages ---
 
 # True when `folder` was finished for just this `key`. The stamp is written last, so a broken run is done again.
 fresh() { [ "$(cat "$1/.stamp" 2>/dev/null)" = "$2" ]; }
 stamp() { printf '%s\n' "$2" >"$1/.stamp"; }
 
 venv() {
-    local folder=$cache/example-bot-venv wanted=$root/deploy/example-bot/requirements.txt key
-    key=$({ python3 --version; cat "$wanted"; } | sha256sum)
+    local folder=$cache/example-bot-venv key
+    local bot=$root/deploy/example-bot/requirements.txt tests=$root/deploy/python/requirements-test.txt
+    key=$({ python3 --version; cat "$bot" "$tests"; } | sha256sum)
     if fresh "$folder" "$key"; then return; fi
     say "making $folder"
     quietly python3 -m venv --clear "$folder"
-    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps -r "$wanted"
+    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps -r "$bot" -r "$tests"
     stamp "$folder" "$key"
 }
 

@@ -1,4 +1,5 @@
-"""A small bot, instrumented the ordinary way: nothing in here knows of Tacho.
+"""A small bot, instrumented the ordinary way. Nothing in here knows of Tacho, unless TACHO_URL says where to ask it for
+limits; `tacho_limits` must be importable then (PYTHONPATH=../python/src).
 
 Where the spans go is said by the standard variables: OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_ENDPOINT,
 OTEL_EXPORTER_OTLP_PROTOCOL (`grpc` or `http/protobuf`), OTEL_EXPORTER_OTLP_COMPRESSION, OTEL_BSP_SCHEDULE_DELAY.
@@ -45,7 +46,11 @@ async def lifespan(app: FastAPI):
 
 
 app = FastAPI(lifespan=lifespan)
-FastAPIInstrumentor.instrument_app(app)
+if tacho := os.environ.get("TACHO_URL"):
+    from tacho_limits import TachoMiddleware
+
+    app.add_middleware(TachoMiddleware, url=tacho)  # the user is by default the header x-user-id
+FastAPIInstrumentor.instrument_app(app)  # its span is around every middleware, so a check knows its trace
 
 
 class Invocation(BaseModel):
