@@ -11,6 +11,7 @@ run:
 # Everything, with the real services it needs; installs them first.
 test: check
 	./tests/setup.sh
+	./deploy/python/test.sh $(PYTHON)
 	cargo test --quiet
 	cargo deny --log-level error check bans licenses sources
 	./fuzz/run.sh $(or $(FUZZ_SECONDS),60)

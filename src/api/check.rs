@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Handles;
 use super::refusal::{self, Form};
 use crate::domain::ids::{SpanId, TraceId};
-use crate::limit::{Asked, Decision, Origin, Reservation, Usage};
+use crate::limit::{Asked, Decision, Dollars, Origin, Reservation, Usage};
 
 /// The body of `/v1/check` and the query of `/v1/limits`.
 #[derive(Default, Deserialize)]
@@ -35,8 +35,9 @@ pub(super) struct SettleBody {
     input_tokens: u32,
     #[serde(default)]
     output_tokens: u32,
+    /// A number or a text of one.
     #[serde(default)]
-    cost_nanousd: u32,
+    cost_usd: Dollars,
 }
 
 /// The body of `/v1/release`.
@@ -95,7 +96,7 @@ pub(super) async fn settle(
         requests: 1,
         input_tokens: body.input_tokens.into(),
         output_tokens: body.output_tokens.into(),
-        cost_nanousd: body.cost_nanousd.into(),
+        cost_nanousd: body.cost_usd.0.0,
     };
     if handles.limits.correct(reservation, &used) {
         Ok(Json(serde_json::json!({"settled": reservation.to_string()})).into_response())

@@ -95,6 +95,17 @@ impl Usage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decimal(pub i128);
 
+/// US dollars as they are written: `5`, `0.25`, `"0.25"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dollars(pub Amount);
+
+impl<'de> Deserialize<'de> for Dollars {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let amount = Decimal::deserialize(deserializer)?.amount(Meter::Cost);
+        amount.map(Self).ok_or_else(|| serde::de::Error::custom("more dollars than there are"))
+    }
+}
+
 const BILLION: i128 = 1_000_000_000;
 
 impl Decimal {

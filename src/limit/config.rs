@@ -8,7 +8,7 @@ use governor::Quota as Bucket;
 use serde::Deserialize;
 use serde::de::Error;
 
-use super::amount::{Amount, Decimal, Meter};
+use super::amount::{Amount, Decimal, Dollars, Meter};
 use super::rule::{
     Action, Dimension, Kind, Match, Mode, OnStoreError, Overshoot, Quota, QuotaAnchor, Rate, Rule, Window, rule_id,
 };
@@ -78,20 +78,14 @@ pub struct EstimateConfig {
     pub input_tokens: u32,
     pub output_tokens: u32,
     /// US dollars for a request whose model has no price.
-    #[serde(deserialize_with = "dollars")]
-    pub cost: Amount,
+    pub cost: Dollars,
 }
 
 impl Default for EstimateConfig {
     fn default() -> Self {
         // A middling request; a cent, as an unknown model must not be free.
-        Self { input_tokens: 1_000, output_tokens: 500, cost: Amount(10_000_000) }
+        Self { input_tokens: 1_000, output_tokens: 500, cost: Dollars(Amount(10_000_000)) }
     }
-}
-
-fn dollars<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
-    let decimal = Decimal::deserialize(deserializer)?;
-    decimal.amount(Meter::Cost).ok_or_else(|| D::Error::custom("more dollars than there are"))
 }
 
 /// `[[limit]]`, in the order of the file; no two of a name.

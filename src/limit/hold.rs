@@ -103,15 +103,7 @@ impl Holds {
         self.lock().remove(reservation)
     }
 
-    /// The hold that was made for just this span, if there is one already.
-    pub fn known(&self, origin: Origin) -> Option<Reservation> {
-        let (trace, span) = (origin.trace?, origin.span?);
-        let inner = self.lock();
-        let of_trace = inner.by_trace.get(&trace)?;
-        of_trace.iter().copied().find(|id| inner.holds.get(id).is_some_and(|hold| hold.origin.span == Some(span)))
-    }
-
-    /// The hold of a request that was recorded: the one of its span, else the oldest of its trace that names no span.
+    /// The hold of a request that was recorded: the one of its span, else one of its trace that names no span, else its oldest.
     pub fn take_for(&self, trace: TraceId, span: SpanId) -> Option<Hold> {
         let mut inner = self.lock();
         let found = inner.find(trace, span)?;
@@ -161,9 +153,10 @@ impl Inner {
         let of_trace = self.by_trace.get(&trace)?;
         let with = |wanted: Option<SpanId>| {
             let is = |id: &&Reservation| self.holds.get(id).is_some_and(|hold| hold.origin.span == wanted);
-            of_trace.iter().find(is).copied()
+            of_trace.iter().find(is)
         };
-        with(Some(span)).or_else(|| with(None))
+        // A check outside of the server span knows only the span of the caller.
+        with(Some(span)).or_else(|| with(None)).or_else(|| of_trace.first()).copied()
     }
 
     fn remove(&mut self, reservation: Reservation) -> Option<Hold> {

@@ -21,7 +21,7 @@ pub mod shared;
 pub mod store;
 pub mod subject;
 
-pub use amount::{Amount, Meter, Usage};
+pub use amount::{Amount, Dollars, Meter, Usage};
 pub use attempt::{Reason, Stand};
 pub use charge::{Charge, charges, counters};
 pub use config::{Backend, LimitsConfig, RefusalForm, Rules, plan_rule};

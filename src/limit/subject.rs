@@ -52,13 +52,18 @@ fn subject_id(per: &[Dimension], traits: &Traits<'_>) -> SubjectId {
 
 /// `{"user":"ann"}`, values cut to a length that can be shown.
 pub fn subject_text(per: &[Dimension], traits: &Traits<'_>) -> String {
-    const LONGEST: usize = 128;
     let mut values = serde_json::Map::new();
     for dimension in per {
-        let value = traits.get(*dimension).map(|value| value.chars().take(LONGEST).collect::<String>());
+        let value = traits.get(*dimension).map(shown);
         values.insert(dimension.label().to_owned(), value.into());
     }
     serde_json::Value::Object(values).to_string()
+}
+
+/// No longer than can be shown, whatever a client says who he is.
+fn shown(value: &str) -> String {
+    const LONGEST: usize = 128;
+    value.chars().take(LONGEST).collect()
 }
 
 /// `user ann, model gpt-4o`, for people.
@@ -66,7 +71,7 @@ pub fn subject_words(per: &[Dimension], traits: &Traits<'_>) -> String {
     let mut words = String::new();
     for dimension in per {
         let comma = if words.is_empty() { "" } else { ", " };
-        let value = traits.get(*dimension).unwrap_or("(none)");
+        let value = shown(traits.get(*dimension).unwrap_or("(none)"));
         write!(words, "{comma}{} {value}", dimension.label()).expect("a text takes all that is written");
     }
     if words.is_empty() { "everyone together".to_owned() } else { words }

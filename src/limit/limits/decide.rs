@@ -19,11 +19,6 @@ impl Limits {
         };
         let usage = self.expected(asked);
         let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &usage, self.now());
-        if let Some(reservation) = self.holds.known(asked.origin) {
-            // The same request asks again: it is held already.
-            let limits = self.states(&attempt, &traits);
-            return Decision::Admit(Admission { reservation, degraded: false, limits });
-        }
         let refused = self.decide(&mut attempt).await;
         let limits = self.states(&attempt, &traits);
         self.count(&attempt, refused.as_ref());
@@ -48,7 +43,7 @@ impl Limits {
         let tokens = self.estimates.tokens(model, agent, asked.input_tokens, asked.max_output_tokens);
         let price = model.and_then(|model| (self.outside.price)(model, tokens));
         // An unknown price is not nothing.
-        Usage::new(1, &tokens, Some(price.unwrap_or(NanoUsd(self.config.estimate.cost.0))))
+        Usage::new(1, &tokens, Some(price.unwrap_or(NanoUsd(self.config.estimate.cost.0.0))))
     }
 
     /// `None` if it is granted; then all of it is taken.
