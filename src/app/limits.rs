@@ -154,6 +154,16 @@ impl Accounts {
     }
 }
 
+/// Ends when the store of limits answers, or was waited for long enough: a request that comes before is decided without it.
+pub(super) async fn opened(limits: &Limits) {
+    let open = async {
+        while limits.store_is_away() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    drop(tokio::time::timeout(HEARTBEAT, open).await);
+}
+
 /// Connects, then keeps the store told until `closing`; what is left is told at the end.
 pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store>>, closing: CancellationToken) {
     if limits.rules().is_empty() && config.limits.backend != Backend::Redis {
@@ -226,6 +236,6 @@ async fn open(config: &Config) -> Result<LimitStore, StoreError> {
     match limits.backend {
         Backend::Memory => Ok(LimitStore::memory()),
         Backend::Database => LimitStore::database(&config.database_url()).await,
-        Backend::Redis => LimitStore::redis(&limits.url, limits.timeout).await,
+        Backend::Redis => LimitStore::redis(&limits.url, limits.patience()).await,
     }
 }

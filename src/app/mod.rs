@@ -113,12 +113,13 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     if let Some(ended) = opened {
         return ended;
     }
-    doors.tell(&config.data_dir)?;
     let mut beside = JoinSet::new();
     let over = CancellationToken::new();
     beside.spawn(limits::work(Arc::clone(&limits), config.clone(), Arc::clone(&store), over.clone()));
     let reloads = Reloads { limits: Arc::clone(&limits), book, metrics: Arc::clone(&metrics), filter: orders.filter };
     beside.spawn(reloads.follow(orders.reloads));
+    limits::opened(&limits).await;
+    doors.tell(&config.data_dir)?;
     let served = doors.serve(intake, handles(&metrics, store, limits, &journal, &closing), &closing);
     let early = tokio::select! {
         () = orders.stop => None,

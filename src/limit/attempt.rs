@@ -128,6 +128,7 @@ impl<'r> Attempt<'r> {
             }
             if let Some(refused) = worst {
                 self.give_back(node, now);
+                self.refresh(node);
                 return Step::Refused(refused);
             }
             if !unsure.is_empty() {
@@ -204,6 +205,12 @@ impl<'r> Attempt<'r> {
             }
         }
         true
+    }
+
+    /// What is looked at must not grow old: others may have given back what stood in the way.
+    pub fn refresh(&self, node: &Node) {
+        let shared = self.limits.iter().filter(|limit| limit.rule.mode != Mode::Local);
+        shared.filter_map(|limit| limit.cell.as_ref()).for_each(|cell| node.announce(cell));
     }
 
     /// Undoes what was taken: a refused request charges nothing.

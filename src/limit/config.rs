@@ -23,9 +23,9 @@ pub struct LimitsConfig {
     pub backend: Backend,
     /// Of Redis; several of a cluster are parted by commas.
     pub url: String,
-    /// How long a decision waits for the store before it goes on without.
+    /// How long a decision waits for the store before it goes on without. Unset: 50 ms of Redis, a second of a database.
     #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
+    pub timeout: Option<Duration>,
     /// How long a hold waits for the spans of its request.
     #[serde(with = "humantime_serde")]
     pub hold_ttl: Duration,
@@ -44,8 +44,7 @@ impl Default for LimitsConfig {
         Self {
             backend: Backend::Database,
             url: "redis://127.0.0.1:6379".to_owned(),
-            // Far over a round trip in one network, far under what a user notices.
-            timeout: Duration::from_millis(50),
+            timeout: None,
             // As long as calls wait for their request.
             hold_ttl: Duration::from_secs(600),
             expected_nodes: 1,
@@ -53,6 +52,17 @@ impl Default for LimitsConfig {
             estimate: EstimateConfig::default(),
             refusal: RefusalForm::Problem,
         }
+    }
+}
+
+impl LimitsConfig {
+    pub fn patience(&self) -> Duration {
+        self.timeout.unwrap_or(match self.backend {
+            // Far over a round trip in one network, far under what a user notices.
+            Backend::Redis => Duration::from_millis(50),
+            // The writing of records holds up others for some hundred milliseconds.
+            Backend::Database | Backend::Memory => Duration::from_secs(1),
+        })
     }
 }
 

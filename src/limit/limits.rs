@@ -212,6 +212,7 @@ impl Limits {
         let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &Usage::default(), self.now());
         // Nothing is wanted, so nothing is refused.
         self.decide(&mut attempt).await;
+        attempt.refresh(&self.node);
         self.states(&attempt, &traits)
     }
 

@@ -408,7 +408,7 @@ impl State {
     /// Whether a report should go now: at the latest after the longest silence, at once when half of the slack is used.
     fn is_due(&self, slack: i64, now: u64) -> bool {
         let silence = now.saturating_sub(self.talk().at);
-        if silence < SHORTEST_SILENCE {
+        if silence < SHORTEST_SILENCE || (silence < LONGEST_SILENCE && !self.has_news()) {
             return false;
         }
         match (self.rule.tier(self.tier), &self.count) {

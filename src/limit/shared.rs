@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// Names a state in the store: a limit, a subject and, for a quota, a period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u128);
 
 /// 32 hex digits.
@@ -159,6 +159,12 @@ impl Shared {
             Self::Quota { ends: 0, .. } => None,
             Self::Quota { ends, .. } => Some(ends.saturating_add(KEPT)),
         }
+    }
+}
+
+impl Shared {
+    pub fn is_over(&self, now: u64) -> bool {
+        self.expires().is_some_and(|end| end <= now)
     }
 }
 

@@ -11,11 +11,11 @@ use crate::tacho_process::Tacho;
 use crate::truth::rows_of;
 
 /// A program of the bot's side; killed where a test fails before it is stopped.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
     /// Waits for `listening on ADDRESS`.
-    fn start(command: &mut Command) -> (Self, String) {
+    pub fn start(command: &mut Command) -> (Self, String) {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let said = lines.find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
@@ -25,7 +25,7 @@ impl Program {
         (Self(child), address)
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.0.wait().unwrap();
@@ -44,7 +44,7 @@ fn cache() -> PathBuf {
     std::env::var("TACHO_CACHE").map_or_else(|_| home(), PathBuf::from)
 }
 
-fn python(script: &str) -> Command {
+pub fn python(script: &str) -> Command {
     let python = cache().join("example-bot-venv/bin/python");
     assert!(python.exists(), "{} is missing: run tests/setup.sh", python.display());
     let mut command = Command::new(python);

@@ -8,12 +8,16 @@ mod captures;
 mod client;
 mod clients;
 mod durability;
+mod limits;
 #[path = "../support/load.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod load;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod postgres;
+#[path = "../support/redis.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod redis;
 #[path = "../support/tacho.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tacho_process;

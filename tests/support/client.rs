@@ -44,6 +44,11 @@ impl Ask {
         self
     }
 
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     pub fn without_headers(mut self) -> Self {
         self.headers.clear();
         self
@@ -91,6 +96,10 @@ impl Answer {
         let answer = Self { status, headers: lines.filter_map(header).collect(), body: bytes[end + 4..].to_vec() };
         let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         (answer.body.len() == length).then_some(answer)
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -93,7 +93,7 @@ impl Limits {
         {
             return true;
         }
-        tokio::time::timeout(self.config.timeout, answer).await.is_ok()
+        tokio::time::timeout(self.config.patience(), answer).await.is_ok()
     }
 
     pub(super) fn answered(&self, key: Key) -> &Notify {
@@ -107,7 +107,7 @@ impl Limits {
         if keys.is_empty() {
             return;
         }
-        let read = tokio::time::timeout(self.config.timeout, (self.outside.ledger)(keys)).await;
+        let read = tokio::time::timeout(self.config.patience(), (self.outside.ledger)(keys)).await;
         let Ok(Some(ledgers)) = read else { return };
         for ((place, ask), ledger) in asks.iter_mut().filter(|(_, ask)| unknown(ask)).zip(ledgers) {
             let What::Quota(quota) = &mut ask.what else { continue };
@@ -123,7 +123,7 @@ impl Limits {
         let store = self.store.get().filter(|_| !self.breaker.is_open())?;
         let who = self.who.read().unwrap_or_else(PoisonError::into_inner).clone();
         let sent = (self.outside.now)();
-        let answers = tokio::time::timeout(self.config.timeout, store.ask(&who, asks, sent.0 / 1_000)).await;
+        let answers = tokio::time::timeout(self.config.patience(), store.ask(&who, asks, sent.0 / 1_000)).await;
         let received = (self.outside.now)();
         match answers {
             Ok(Ok(answers)) => {

@@ -33,7 +33,7 @@ impl Limits {
         let Some(store) = self.store.get() else { return };
         let node = Arc::clone(&self.who.read().unwrap_or_else(PoisonError::into_inner).node);
         let now = (self.outside.now)().0 / 1_000;
-        let patience = self.config.timeout.max(Duration::from_millis(250));
+        let patience = self.config.patience().max(Duration::from_millis(250));
         match tokio::time::timeout(patience, store.heartbeat(&node, ttl, now)).await {
             Ok(Ok(nodes)) => {
                 self.node.set_nodes(nodes.max(self.config.expected_nodes));
@@ -64,7 +64,7 @@ impl Limits {
         }
         if let Some(store) = self.store.get() {
             let node = Arc::clone(&self.who.read().unwrap_or_else(PoisonError::into_inner).node);
-            drop(tokio::time::timeout(self.config.timeout, store.leave(&node)).await);
+            drop(tokio::time::timeout(self.config.patience(), store.leave(&node)).await);
         }
     }
 }

@@ -1,0 +1,78 @@
+//! A Redis of its own, on a free port, in a temporary folder.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Redis {
+    process: Option<Child>,
+    folder: tempfile::TempDir,
+    pub port: u16,
+    keeps: bool,
+}
+
+impl Redis {
+    /// Keeps nothing over a restart.
+    pub fn start() -> Self {
+        Self::open(false)
+    }
+
+    /// Writes every command to disk before it answers.
+    pub fn durable() -> Self {
+        Self::open(true)
+    }
+
+    fn open(keeps: bool) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut redis = Self { process: None, folder: tempfile::tempdir().unwrap(), port, keeps };
+        redis.again();
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// At once, as a crash.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+
+    /// Starts it again on the same port; waits until it answers.
+    pub fn again(&mut self) {
+        let append = if self.keeps {
+            ["--appendonly", "yes", "--appendfsync", "always"]
+        } else {
+            ["--appendonly", "no", "--appendfsync", "no"]
+        };
+        let process = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(append)
+            .arg("--dir")
+            .arg(self.folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: run tests/setup.sh");
+        self.process = Some(process);
+        let begun = Instant::now();
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        while TcpStream::connect(address).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "redis did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
