@@ -1,17 +1,21 @@
-//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage. It reads the handles it is given and changes nothing.
+//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, accounts. It reads the handles it is given, and
+//! changes nothing but accounts, when somebody says so.
 
+mod accounts;
+mod problem;
 mod usage;
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{StatusCode, header};
 use tokio::net::TcpListener;
 
+use crate::domain::time::Timestamp;
 use crate::persist::Store;
 
 /// What the face shows.
@@ -23,7 +27,14 @@ pub struct Handles {
     pub store: Arc<OnceLock<Store>>,
     /// Why no spans are taken now, if so.
     pub not_ready: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>,
+    /// What time it is.
+    pub now: fn() -> Timestamp,
 }
+
+/// Most rows in one answer.
+const LARGEST_PAGE: u32 = 1_000;
+/// A wish is a few words.
+const LARGEST_BODY: usize = 64 * 1024;
 
 /// Serves until `stop` ends.
 pub async fn serve(
@@ -37,6 +48,11 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/v1/usage", get(usage::records))
         .route("/v1/usage/summary", get(usage::summary))
+        .route("/v1/accounts", get(accounts::list))
+        .route("/v1/accounts/{tenant}/{user}", get(accounts::show))
+        .route("/v1/accounts/{tenant}/{user}/plan", post(accounts::set_plan))
+        .route("/v1/accounts/{tenant}/{user}/reset", post(accounts::reset))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(handles);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

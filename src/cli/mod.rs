@@ -1,5 +1,6 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
+mod accounts;
 mod rebuild;
 mod report;
 mod verify;
@@ -37,6 +38,8 @@ enum Verb {
     Verify(verify::VerifyArguments),
     /// Mend accounts that are not the sum of their records.
     Rebuild(rebuild::RebuildArguments),
+    /// Look at accounts, reset them, put them on another plan.
+    Accounts(accounts::AccountsArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -73,6 +76,14 @@ pub async fn run(arguments: Arguments) -> ExitCode {
                 say(&text);
                 ExitCode::SUCCESS
             }
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Accounts(arguments) => match accounts::accounts(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error @ accounts::AccountsError::NoPlan { .. }) => complain(&error, WRONG_USE),
             Err(error) => complain(&error, PROBLEM),
         },
         Verb::CheckConfig => {
