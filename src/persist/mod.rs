@@ -3,6 +3,7 @@
 
 mod account_query;
 mod accounts;
+mod extracts;
 mod postgres;
 mod query;
 mod rebuild;
