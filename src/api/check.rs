@@ -4,10 +4,11 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::Deserialize;
 
 use super::Handles;
+use super::problem::Problem;
 use super::refusal::{self, Form};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::limit::{Asked, Decision, Dollars, Origin, Reservation, Usage};
@@ -47,35 +48,11 @@ pub(super) struct ReleaseBody {
     reservation: String,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CheckError {
-    #[error("{0}")]
-    Body(#[from] JsonRejection),
-    #[error("{0}")]
-    Query(#[from] QueryRejection),
-    #[error("`{name}` is not {wanted}: `{value}`")]
-    Malformed { name: &'static str, wanted: &'static str, value: String },
-    #[error("there is no reservation {0}: it was settled, released, or waited too long")]
-    Unknown(Reservation),
-}
-
-impl IntoResponse for CheckError {
-    fn into_response(self) -> Response {
-        let status = match &self {
-            Self::Body(rejection) => rejection.status(),
-            Self::Query(_) | Self::Malformed { .. } => StatusCode::BAD_REQUEST,
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
-        };
-        let body = serde_json::json!({"title": self.to_string(), "status": status.as_u16()});
-        (status, [(http::header::CONTENT_TYPE, refusal::PROBLEM)], body.to_string()).into_response()
-    }
-}
-
 pub(super) async fn check(
     State(handles): State<Handles>,
     headers: HeaderMap,
     body: Result<Json<AskedBody>, JsonRejection>,
-) -> Result<Response, CheckError> {
+) -> Result<Response, Problem> {
     let Json(body) = body?;
     let asked = body.asked(&headers)?;
     Ok(match handles.limits.check(&asked).await {
@@ -89,7 +66,7 @@ pub(super) async fn check(
 pub(super) async fn settle(
     State(handles): State<Handles>,
     body: Result<Json<SettleBody>, JsonRejection>,
-) -> Result<Response, CheckError> {
+) -> Result<Response, Problem> {
     let Json(body) = body?;
     let reservation = reservation(&body.reservation)?;
     let used = Usage {
@@ -101,14 +78,14 @@ pub(super) async fn settle(
     if handles.limits.correct(reservation, &used) {
         Ok(Json(serde_json::json!({"settled": reservation.to_string()})).into_response())
     } else {
-        Err(CheckError::Unknown(reservation))
+        Err(Problem::NoReservation(reservation))
     }
 }
 
 pub(super) async fn release(
     State(handles): State<Handles>,
     body: Result<Json<ReleaseBody>, JsonRejection>,
-) -> Result<Response, CheckError> {
+) -> Result<Response, Problem> {
     let Json(body) = body?;
     let reservation = reservation(&body.reservation)?;
     // Once is as good as twice.
@@ -120,7 +97,7 @@ pub(super) async fn release(
 pub(super) async fn limits(
     State(handles): State<Handles>,
     query: Result<Query<AskedBody>, QueryRejection>,
-) -> Result<Response, CheckError> {
+) -> Result<Response, Problem> {
     let Query(query) = query?;
     let asked = query.asked(&HeaderMap::new())?;
     let states = handles.limits.show(&asked).await;
@@ -128,21 +105,18 @@ pub(super) async fn limits(
     Ok(Json(serde_json::json!({"limits": limits, "degraded": handles.limits.store_is_away()})).into_response())
 }
 
-fn reservation(text: &str) -> Result<Reservation, CheckError> {
-    let malformed = || CheckError::Malformed {
-        name: "reservation",
-        wanted: "32 hex digits",
-        value: text.chars().take(64).collect(),
-    };
+fn reservation(text: &str) -> Result<Reservation, Problem> {
+    let malformed =
+        || Problem::Malformed { name: "reservation", wanted: "32 hex digits", value: text.chars().take(64).collect() };
     Reservation::parse(text).ok_or_else(malformed)
 }
 
 impl AskedBody {
     /// The header `traceparent` names the request where the body does not.
-    fn asked(self, headers: &HeaderMap) -> Result<Asked, CheckError> {
+    fn asked(self, headers: &HeaderMap) -> Result<Asked, Problem> {
         let origin = match &self.trace_id {
             Some(text) => {
-                let malformed = || CheckError::Malformed {
+                let malformed = || Problem::Malformed {
                     name: "trace_id",
                     wanted: "a trace id of 32 hex digits",
                     value: text.chars().take(64).collect(),

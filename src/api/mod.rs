@@ -1,7 +1,9 @@
-//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, limits. It
-//! reads the handles it is given and decides nothing itself.
+//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, accounts, limits. It reads the handles it is
+//! given, and changes nothing but accounts and holds, when somebody says so.
 
+mod accounts;
 mod check;
+mod problem;
 mod refusal;
 mod usage;
 
@@ -9,12 +11,13 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{StatusCode, header};
 use tokio::net::TcpListener;
 
+use crate::domain::time::Timestamp;
 use crate::limit::Limits;
 use crate::persist::Store;
 
@@ -33,7 +36,14 @@ pub struct Handles {
     pub limits: Arc<Limits>,
     /// Why no spans are taken now, if so.
     pub not_ready: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>,
+    /// What time it is.
+    pub now: fn() -> Timestamp,
 }
+
+/// Most rows in one answer.
+const LARGEST_PAGE: u32 = 1_000;
+/// A wish is a few words.
+const LARGEST_BODY: usize = 64 * 1024;
 
 /// Serves until `stop` ends.
 pub async fn serve(
@@ -51,6 +61,11 @@ pub async fn serve(
         .route("/v1/settle", post(check::settle))
         .route("/v1/release", post(check::release))
         .route("/v1/limits", get(check::limits))
+        .route("/v1/accounts", get(accounts::list))
+        .route("/v1/accounts/{tenant}/{user}", get(accounts::show))
+        .route("/v1/accounts/{tenant}/{user}/plan", post(accounts::set_plan))
+        .route("/v1/accounts/{tenant}/{user}/reset", post(accounts::reset))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(handles);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -3,15 +3,13 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::header;
 use serde::Deserialize;
 
-use super::Handles;
+use super::problem::Problem;
+use super::{Handles, LARGEST_PAGE};
 use crate::domain::time::Timestamp;
-use crate::persist::{Group, Page, PersistError, RecordFilter, RecordRow, Store};
-
-/// Most records in one answer.
-const LARGEST_PAGE: u32 = 1_000;
+use crate::persist::{Group, Page, RecordFilter, RecordRow};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,41 +30,10 @@ pub(super) struct UsageQuery {
     by: Option<String>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum UsageError {
-    #[error("`{name}` is neither a date nor a time: `{value}`")]
-    Time { name: &'static str, value: String },
-    #[error("`{name}` is not one of {known}")]
-    Choice { name: &'static str, known: &'static str },
-    #[error("the database cannot be read now")]
-    Database(#[from] PersistError),
-    #[error("the database could not be opened yet")]
-    NotOpen,
-    #[error("the records could not be written as CSV")]
-    Csv,
-}
-
-impl IntoResponse for UsageError {
-    fn into_response(self) -> Response {
-        let status = match &self {
-            Self::Time { .. } | Self::Choice { .. } => StatusCode::BAD_REQUEST,
-            Self::Database(_) | Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, Json(serde_json::json!({"title": self.to_string(), "status": status.as_u16()}))).into_response()
-    }
-}
-
-impl Handles {
-    fn store(&self) -> Result<&Store, UsageError> {
-        self.store.get().ok_or(UsageError::NotOpen)
-    }
-}
-
 pub(super) async fn records(
     State(handles): State<Handles>,
     Query(query): Query<UsageQuery>,
-) -> Result<Response, UsageError> {
+) -> Result<Response, Problem> {
     let limit = query.limit.unwrap_or(100).clamp(1, LARGEST_PAGE);
     let page = Page { after: query.after, limit };
     let rows = handles.store()?.records(&query.filter()?, page).await?;
@@ -77,32 +44,30 @@ pub(super) async fn records(
             Ok(Json(serde_json::json!({"records": rows, "next_after": next})).into_response())
         }
         Some("csv") => Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&rows)?).into_response()),
-        Some(_) => Err(UsageError::Choice { name: "format", known: "json, csv" }),
+        Some(_) => Err(Problem::Choice { name: "format", known: "json, csv".to_owned() }),
     }
 }
 
 pub(super) async fn summary(
     State(handles): State<Handles>,
     Query(query): Query<UsageQuery>,
-) -> Result<Response, UsageError> {
+) -> Result<Response, Problem> {
     let group = match query.by.as_deref() {
         None | Some("user") => Group::User,
         Some("model") => Group::Model,
         Some("endpoint") => Group::Endpoint,
         Some("day") => Group::Day,
-        Some(_) => return Err(UsageError::Choice { name: "by", known: "user, model, endpoint, day" }),
+        Some(_) => return Err(Problem::Choice { name: "by", known: "user, model, endpoint, day".to_owned() }),
     };
     let rows = handles.store()?.summary(group, &query.filter()?).await?;
     Ok(Json(serde_json::json!({"summary": rows})).into_response())
 }
 
 impl UsageQuery {
-    fn filter(&self) -> Result<RecordFilter, UsageError> {
+    fn filter(&self) -> Result<RecordFilter, Problem> {
         let time = |name, text: &Option<String>| match text {
             None => Ok(None),
-            Some(text) => {
-                Timestamp::parse(text).map(Some).ok_or_else(|| UsageError::Time { name, value: text.clone() })
-            }
+            Some(text) => Timestamp::parse(text).map(Some).ok_or_else(|| Problem::Time { name, value: text.clone() }),
         };
         Ok(RecordFilter {
             tenant: self.tenant.clone(),
@@ -116,8 +81,8 @@ impl UsageQuery {
     }
 }
 
-fn csv(rows: &[RecordRow]) -> Result<Vec<u8>, UsageError> {
+fn csv(rows: &[RecordRow]) -> Result<Vec<u8>, Problem> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    rows.iter().try_for_each(|row| writer.serialize(row)).map_err(|_| UsageError::Csv)?;
-    writer.into_inner().map_err(|_| UsageError::Csv)
+    rows.iter().try_for_each(|row| writer.serialize(row)).map_err(|_| Problem::Csv)?;
+    writer.into_inner().map_err(|_| Problem::Csv)
 }

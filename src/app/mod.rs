@@ -192,7 +192,7 @@ fn handles(
         reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     };
     let text = move || registry.text().map_err(|error| error.to_string());
-    api::Handles { metrics: Arc::new(text), store, limits, not_ready: Arc::new(not_ready) }
+    api::Handles { metrics: Arc::new(text), store, limits, not_ready: Arc::new(not_ready), now }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps times as floats")]

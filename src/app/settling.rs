@@ -79,8 +79,9 @@ struct Ledgers<'p> {
 
 impl Ledgers<'_> {
     fn settled(&self, limits: &Limits, before: Option<&Request>, after: Option<&Request>) -> Settled {
-        let charged = |request: Option<&Request>| request.map_or_else(Vec::new, |request| self.charged(request));
-        let (earlier, mut now) = (charged(before), charged(after));
+        let earlier = before.map(|before| self.charged(before, &self.prepared.mark_before(&before.record).plan));
+        let now = after.map(|after| self.charged(after, &self.prepared.mark(&after.record).plan));
+        let (earlier, mut now) = (earlier.unwrap_or_default(), now.unwrap_or_default());
         let record = &after.or(before).expect("a change is of something").record;
         let (trace, span) = (record.key.trace_id, record.key.span_id);
         let new = after.filter(|_| before.is_none());
@@ -105,14 +106,14 @@ impl Ledgers<'_> {
         }
     }
 
-    fn charged(&self, request: &Request) -> Vec<Charge> {
+    fn charged(&self, request: &Request, plan: &str) -> Vec<Charge> {
         let record = &request.record;
         let standing = AccountId::of(record).and_then(|account| self.standings.get(&account).copied());
         let since = standing.map_or_else(Since::default, |standing| Since {
             began: standing.first_request_at,
             reset: standing.reset_at,
         });
-        charges(self.rules, request, &self.prepared.mark(record).plan, &since)
+        charges(self.rules, request, plan, &since)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
+mod accounts;
 mod limits;
 mod rebuild;
 mod report;
@@ -41,6 +42,8 @@ enum Verb {
     Rebuild(rebuild::RebuildArguments),
     /// What the limits say, and how they stand.
     Limits(limits::LimitsArguments),
+    /// Look at accounts, reset them, put them on another plan.
+    Accounts(accounts::AccountsArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -85,6 +88,14 @@ pub async fn run(arguments: Arguments) -> ExitCode {
                 say(&text);
                 ExitCode::SUCCESS
             }
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Accounts(arguments) => match accounts::accounts(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error @ accounts::AccountsError::NoPlan { .. }) => complain(&error, WRONG_USE),
             Err(error) => complain(&error, PROBLEM),
         },
         Verb::CheckConfig => {

@@ -77,7 +77,7 @@ pub(super) fn account(tenant: &str, user: &str) -> String {
 }
 
 /// Others choose these names: none may break a line or steer a terminal.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let shown = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
     name.chars().map(shown).collect()
 }

@@ -4,6 +4,7 @@
 mod account_query;
 mod accounts;
 mod counters;
+mod extracts;
 mod postgres;
 mod query;
 mod rebuild;

@@ -6,8 +6,8 @@ use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::value::{Kind, Row, Value};
-use super::work::{Work, encode_extract};
-use super::{Change, Checkpoint, PersistError, postgres, rows, sqlite};
+use super::work::Work;
+use super::{Change, Checkpoint, PersistError, extracts, postgres, rows, sqlite};
 use crate::domain::ids::TraceId;
 use crate::domain::lsn::Lsn;
 use crate::domain::plan::Plans;
@@ -154,7 +154,7 @@ impl Store {
         let values = [
             Value::Text(change.trace_id.to_string()),
             Value::text(reason),
-            Value::Bytes(encode_extract(&change.trace)?),
+            Value::Bytes(extracts::encode(&change.trace)?),
             Value::time(now),
         ];
         let mut tx = self.writing().await?;

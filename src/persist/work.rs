@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 
 use super::counters;
+use super::extracts;
 use super::rows::{self, Values};
 use super::settle::{self, KnownMarks, Rewrite, Settlement};
 use super::store::{Own, Tx};
@@ -16,10 +17,6 @@ use crate::domain::counter::{Counted, Counter};
 use crate::domain::ids::TraceId;
 use crate::domain::record::{Record, Request};
 use crate::domain::time::Timestamp;
-use crate::domain::trace::Trace;
-
-/// Leads every stored extract; another form of it gets another number.
-const EXTRACT_VERSION: u8 = 1;
 
 /// An open transaction. Nothing is written until `commit` has returned.
 #[must_use = "a transaction that is not committed is rolled back"]
@@ -59,10 +56,10 @@ impl<'p> Work<'p> {
         let mut open: BTreeMap<TraceId, &Change> = proposed.iter().map(|change| (change.trace_id, change)).collect();
         let (mut fresh, mut known) = (Vec::new(), Vec::new());
         while !open.is_empty() {
-            for id in insert_extracts(&mut tx, &own.holder, open.values().copied()).await? {
+            for id in extracts::insert(&mut tx, &own.holder, open.values().copied()).await? {
                 fresh.extend(open.remove(&id));
             }
-            for found in lock_extracts(&mut tx, open.keys()).await? {
+            for found in extracts::lock(&mut tx, open.keys()).await? {
                 open.remove(&found.trace_id);
                 known.push(found);
             }
@@ -128,9 +125,14 @@ impl Prepared<'_> {
         self.settlement.standings().collect()
     }
 
-    /// What the row of this record will say, or of one of before, what it says.
+    /// What the row of this record will say.
     pub fn mark(&self, record: &Record) -> Mark {
         self.writing.mark(record, Some(&self.settlement))
+    }
+
+    /// What the row of a record of before says until now: the same, unless it was another user's.
+    pub fn mark_before(&self, record: &Record) -> Mark {
+        self.writing.mark(record, None)
     }
 
     /// What was proposed for new traces, and the changes of known ones.
@@ -160,7 +162,7 @@ impl<'c> Writing<'c> {
     async fn rows(&mut self, settlement: Option<&Settlement<'_>>) -> Result<(), PersistError> {
         self.records(settlement).await?;
         self.calls().await?;
-        self.extracts().await
+        extracts::write(&mut self.tx, &self.own.holder, self.changes).await
     }
 
     async fn close(mut self, settlement: Settlement<'_>, checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
@@ -204,58 +206,6 @@ impl<'c> Writing<'c> {
         self.tx.bulk(&sql, rows::CALL_KINDS, written).await?;
         Ok(())
     }
-
-    async fn extracts(&mut self) -> Result<(), PersistError> {
-        let (gone, kept): (Vec<&Change>, Vec<&Change>) = self.changes.iter().partition(|change| change.is_empty());
-        let kept = extract_rows(kept.into_iter(), &self.own.holder)?;
-        let sql = format!(
-            "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO UPDATE SET extract = excluded.extract, \
-             first_seen_at = excluded.first_seen_at, last_word = excluded.last_word, due_at = excluded.due_at, \
-             held_by = excluded.held_by",
-            rows::EXTRACT_COLUMNS
-        );
-        self.tx.bulk(&sql, rows::EXTRACT_KINDS, kept).await?;
-        let gone = gone.into_iter().map(|change| vec![Value::Text(change.trace_id.to_string())]).collect();
-        self.tx.bulk("DELETE FROM trace_extracts WHERE trace_id IN ({rows})", &[Kind::Text], gone).await?;
-        Ok(())
-    }
-}
-
-/// Puts in the extracts of traces that have none yet, which nobody else can see or touch from here on; answers which.
-async fn insert_extracts(
-    tx: &mut Tx,
-    holder: &str,
-    changes: impl Iterator<Item = &Change>,
-) -> Result<Vec<TraceId>, PersistError> {
-    let sql = format!(
-        "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO NOTHING RETURNING trace_id",
-        rows::EXTRACT_COLUMNS
-    );
-    let rows = extract_rows(changes.filter(|change| !change.is_empty()), holder)?;
-    let inserted = tx.bulk(&sql, rows::EXTRACT_KINDS, rows).await?;
-    Ok(inserted.iter().map(|row| rows::to_trace_id(row, 0)).collect::<Result<_, _>>()?)
-}
-
-/// The stored extracts of these traces, each locked, without their rows.
-async fn lock_extracts(tx: &mut Tx, ids: impl Iterator<Item = &TraceId>) -> Result<Vec<Known>, PersistError> {
-    let sql = format!(
-        "SELECT trace_id, extract, first_seen_at, last_word FROM trace_extracts WHERE trace_id IN ({{rows}}) \
-         ORDER BY trace_id{}",
-        tx.lock()
-    );
-    let ids = ids.map(|id| vec![Value::Text(id.to_string())]).collect();
-    let mut known = Vec::new();
-    for row in tx.bulk(&sql, &[Kind::Text], ids).await? {
-        let trace_id = rows::to_trace_id(&row, 0)?;
-        known.push(Known {
-            trace_id,
-            trace: decode_extract(&row.bytes(1)?).ok_or(PersistError::Extract(trace_id))?,
-            first_seen: row.time(2)?,
-            last_word: row.flag(3)?,
-            requests: Vec::new(),
-        });
-    }
-    Ok(known)
 }
 
 /// The heads of the keys that rows of this trace can have: each begins when one of its spans began.
@@ -302,30 +252,6 @@ fn request_of<'r>(call: &Call, requests: &'r mut [Request]) -> Option<&'r mut Re
     let place = requests.iter().position(|request| owns(&request.record));
     // Never lost: a row that belongs nowhere could otherwise never be taken back.
     requests.get_mut(place.unwrap_or(0))
-}
-
-fn extract_rows<'c>(changes: impl Iterator<Item = &'c Change>, holder: &str) -> Result<Vec<Values>, PersistError> {
-    let row = |change: &Change| {
-        Ok(vec![
-            Value::Text(change.trace_id.to_string()),
-            Value::Bytes(encode_extract(&change.trace)?),
-            Value::time(change.first_seen),
-            Value::Flag(change.last_word),
-            change.due.map_or(Value::Null, Value::time),
-            Value::text(holder),
-        ])
-    };
-    changes.map(row).collect()
-}
-
-pub(super) fn encode_extract(trace: &Trace) -> Result<Vec<u8>, PersistError> {
-    postcard::to_stdvec(&(EXTRACT_VERSION, trace))
-        .map_err(|error| PersistError::Refused(sqlx::Error::Encode(error.into())))
-}
-
-fn decode_extract(extract: &[u8]) -> Option<Trace> {
-    let (version, rest) = extract.split_first()?;
-    (*version == EXTRACT_VERSION).then(|| postcard::from_bytes(rest).ok())?
 }
 
 /// The keys that vanished and the rows that are new or changed, both in the order of the keys. Rows are compared as they are

@@ -1,11 +1,18 @@
 //! One suite over every store: what is written is read back, amended, taken back and counted the same in each.
 #![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test stops at the first surprise")]
 
+#[path = "../support/client.rs"]
+#[allow(dead_code, reason = "others use the rest")]
+mod client;
+mod faces;
 mod faults;
 mod plans;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod readings;
+#[path = "../support/tacho.rs"]
+#[allow(dead_code, reason = "others use the rest")]
+mod tacho_process;
 mod verify;
 
 use std::sync::Arc;

@@ -1,0 +1,100 @@
+//! `/v1/accounts`: accounts and their ledger; a plan is set and an account reset by POST. These take JSON only, which a page in a
+//! browser cannot send to another host without asking first.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::{Handles, LARGEST_PAGE};
+use crate::domain::account::AccountId;
+use crate::persist::{AccountFilter, AccountPage};
+
+/// Entries of the ledger that are shown with an account.
+const ENTRIES: u32 = 100;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccountsQuery {
+    tenant: Option<String>,
+    plan: Option<String>,
+    /// The last account of the page before.
+    after_tenant: Option<String>,
+    after_user: Option<String>,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetPlan {
+    plan: String,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reset {
+    reason: Option<String>,
+}
+
+pub(super) async fn list(
+    State(handles): State<Handles>,
+    Query(query): Query<AccountsQuery>,
+) -> Result<Json<Value>, Problem> {
+    let limit = query.limit.unwrap_or(100).clamp(1, LARGEST_PAGE);
+    let after = match (query.after_tenant, query.after_user) {
+        (None, None) => None,
+        (Some(tenant), Some(user)) => Some(AccountId { tenant: tenant.into(), user: user.into() }),
+        (Some(_), None) => return Err(Problem::HalfAPlace("after_tenant")),
+        (None, Some(_)) => return Err(Problem::HalfAPlace("after_user")),
+    };
+    let filter = AccountFilter { tenant: query.tenant, plan: query.plan };
+    let rows = handles.store()?.accounts(&filter, &AccountPage { after, limit }).await?;
+    // A full page may have a next one.
+    let last = rows.last().filter(|_| rows.len() == limit as usize);
+    let next = last.map(|row| json!({"after_tenant": row.tenant, "after_user": row.user_id}));
+    Ok(Json(json!({"accounts": rows, "next": next})))
+}
+
+pub(super) async fn show(State(handles): State<Handles>, Path(path): Path<Whose>) -> Result<Json<Value>, Problem> {
+    let (store, id) = (handles.store()?, path.id());
+    let row = store.account(&id).await?.ok_or(Problem::NoAccount)?;
+    let resets = store.account_resets(&id, ENTRIES).await?;
+    Ok(Json(json!({"account": row, "resets": resets})))
+}
+
+pub(super) async fn set_plan(
+    State(handles): State<Handles>,
+    Path(path): Path<Whose>,
+    Json(wish): Json<SetPlan>,
+) -> Result<Json<Value>, Problem> {
+    let store = handles.store()?;
+    let plan = store.plans().get(&wish.plan).ok_or_else(|| Problem::Choice {
+        name: "plan",
+        known: store.plans().iter().map(|plan| plan.name.to_string()).collect::<Vec<_>>().join(", "),
+    })?;
+    let row = store.set_plan(&path.id(), plan, wish.reason.as_deref(), (handles.now)()).await?;
+    Ok(Json(json!({"account": row.ok_or(Problem::NoAccount)?})))
+}
+
+pub(super) async fn reset(
+    State(handles): State<Handles>,
+    Path(path): Path<Whose>,
+    Json(wish): Json<Reset>,
+) -> Result<Json<Value>, Problem> {
+    let row = handles.store()?.reset(&path.id(), wish.reason.as_deref(), (handles.now)()).await?;
+    Ok(Json(json!({"account": row.ok_or(Problem::NoAccount)?})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Whose {
+    tenant: String,
+    user: String,
+}
+
+impl Whose {
+    fn id(&self) -> AccountId {
+        AccountId { tenant: self.tenant.as_str().into(), user: self.user.as_str().into() }
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a question is not answered, as the asker is told.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use super::Handles;
+use crate::limit::Reservation;
+use crate::persist::{PersistError, Store};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error("`{name}` is neither a date nor a time: `{value}`")]
+    Time { name: &'static str, value: String },
+    #[error("`{name}` is not one of {known}")]
+    Choice { name: &'static str, known: String },
+    #[error("`{0}` is only half of a place to go on from")]
+    HalfAPlace(&'static str),
+    #[error("there is no such account")]
+    NoAccount,
+    #[error("{0}")]
+    Body(#[from] JsonRejection),
+    #[error("{0}")]
+    Query(#[from] QueryRejection),
+    #[error("`{name}` is not {wanted}: `{value}`")]
+    Malformed { name: &'static str, wanted: &'static str, value: String },
+    #[error("there is no reservation {0}: it was settled, released, or waited too long")]
+    NoReservation(Reservation),
+    #[error("the database cannot be read now")]
+    Database(#[from] PersistError),
+    #[error("the database could not be opened yet")]
+    NotOpen,
+    #[error("the records could not be written as CSV")]
+    Csv,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::Time { .. } | Self::Choice { .. } | Self::HalfAPlace(_) | Self::Query(_) | Self::Malformed { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Body(rejection) => rejection.status(),
+            Self::NoAccount | Self::NoReservation(_) => StatusCode::NOT_FOUND,
+            Self::Database(_) | Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(serde_json::json!({"title": self.to_string(), "status": status.as_u16()}))).into_response()
+    }
+}
+
+impl Handles {
+    pub(super) fn store(&self) -> Result<&Store, Problem> {
+        self.store.get().ok_or(Problem::NotOpen)
+    }
+}
