@@ -31,6 +31,8 @@ const HEARTBEAT_TTL: Duration = Duration::from_secs(10);
 const PROBE: Duration = Duration::from_millis(250);
 /// So long a changed plan may go unnoticed.
 const ACCOUNT_AGE: Duration = Duration::from_secs(2);
+/// Counters told to a store that has come back, in one step.
+const PAGE: u32 = 1_000;
 /// Accounts remembered; then all are forgotten.
 const MOST_ACCOUNTS: usize = 100_000;
 
@@ -175,6 +177,15 @@ pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store
             () = closing.cancelled() => return,
         }
     }
+    tokio::select! {
+        () = turns(&limits) => {}
+        () = retell(&limits, &store) => {}
+        () = closing.cancelled() => {}
+    }
+    limits.leave().await;
+}
+
+async fn turns(limits: &Limits) {
     let (mut turn, mut beat) = (tokio::time::interval(TURN), tokio::time::interval(PROBE));
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -188,10 +199,39 @@ pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store
                     limits.heartbeat(HEARTBEAT_TTL).await;
                 }
             }
-            () = closing.cancelled() => break,
         }
     }
-    limits.leave().await;
+}
+
+/// Whenever the store has come back it hears all that the ledger says: it may have forgotten it, and what was settled when this
+/// instance ended it was never told.
+async fn retell(limits: &Limits, store: &OnceLock<Store>) {
+    loop {
+        limits.mended().await;
+        let Some(store) = store.get() else { continue };
+        let mut after = None;
+        loop {
+            let page = match store.open_counters(now(), after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::debug!(%error, "counters of quotas not read");
+                    tokio::time::sleep(HEARTBEAT).await;
+                    continue;
+                }
+            };
+            let told: Vec<_> = page
+                .iter()
+                .map(|(counted, ends)| {
+                    (Key(counted.key), Ledger { version: counted.version, used: counted.used }, *ends)
+                })
+                .collect();
+            let Some((last, ..)) = told.last() else { break };
+            after = Some(last.0);
+            if !limits.retell(&told).await {
+                break;
+            }
+        }
+    }
 }
 
 /// Tries until both the database of records and the store of limits could be opened.

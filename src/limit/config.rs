@@ -462,3 +462,6 @@ pub fn plan_rule(plan: &str, free_requests: u32) -> Rule {
         overrides: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,6 +118,7 @@ pub struct Limits {
     offset: AtomicI64,
     /// Wakes those who wait for the answer to somebody else's question, by key.
     answered: [Notify; 64],
+    mended: Notify,
     config: LimitsConfig,
     pub meters: LimitMeters,
     outside: Outside,
@@ -142,6 +143,7 @@ impl Limits {
             breaker: Breaker::opened(),
             offset: AtomicI64::new(0),
             answered: std::array::from_fn(|_| Notify::new()),
+            mended: Notify::new(),
             config,
             meters,
             outside,

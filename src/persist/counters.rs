@@ -38,6 +38,20 @@ impl Store {
         self.fetch(&sql, &values).await?.iter().map(to_counted).collect()
     }
 
+    /// Counters of periods that are open at this time, behind `after` in the order of their keys, with the end of each.
+    pub async fn open_counters(
+        &self,
+        at: Timestamp,
+        after: Option<u128>,
+        most: u32,
+    ) -> Result<Vec<(Counted, Option<Timestamp>)>, PersistError> {
+        let sql = "SELECT key, used, version, period_ends_at FROM limit_usage \
+                   WHERE key > $1 AND (period_ends_at IS NULL OR period_ends_at > $2) ORDER BY key LIMIT $3";
+        let values = [Value::Text(after.map(key_text).unwrap_or_default()), Value::time(at), Value::Int(most.into())];
+        let found = self.fetch(sql, &values).await?;
+        found.iter().map(|row| Ok((to_counted(row)?, row.maybe_time(3)?))).collect()
+    }
+
     /// The greatest counters of the periods that are open at this time, by limit and subject; of one limit or of all.
     pub async fn counters(
         &self,

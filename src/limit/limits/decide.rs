@@ -120,10 +120,14 @@ impl Limits {
 
     /// Asks the store; `None` if it is away, and at once if that is known.
     pub(super) async fn ask(&self, asks: &[Ask]) -> Option<Answers> {
-        let store = self.store.get().filter(|_| !self.breaker.is_open())?;
         let who = self.who.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.ask_as(&who, asks).await
+    }
+
+    pub(super) async fn ask_as(&self, who: &Reporter, asks: &[Ask]) -> Option<Answers> {
+        let store = self.store.get().filter(|_| !self.breaker.is_open())?;
         let sent = (self.outside.now)();
-        let answers = tokio::time::timeout(self.config.patience(), store.ask(&who, asks, sent.0 / 1_000)).await;
+        let answers = tokio::time::timeout(self.config.patience(), store.ask(who, asks, sent.0 / 1_000)).await;
         let received = (self.outside.now)();
         match answers {
             Ok(Ok(answers)) => {

@@ -1,6 +1,10 @@
 //! Beside the requests: the store is kept told, its time followed, its absence noticed.
 
 use super::*;
+use crate::limit::shared::QuotaAsk;
+
+/// No node is called so.
+const TELLER: &str = "ledger";
 
 impl Limits {
     /// A turn of the work that nobody waits for: tells the store what is new, lets old holds go. `all`: also what could wait.
@@ -40,12 +44,39 @@ impl Limits {
                 self.meters.store_up.set(1);
                 if self.breaker.mend() {
                     tracing::info!(nodes, "limit store there");
+                    self.mended.notify_one();
                 }
                 self.publish();
             }
             Ok(Err(error)) => self.trip(&crate::limit::chain(&error)),
             Err(_) => self.trip("no answer in time"),
         }
+    }
+
+    /// Ends when the store has come, or come back: it may have forgotten what was told.
+    pub async fn mended(&self) {
+        self.mended.notified().await;
+    }
+
+    /// Tells the store what the ledger says, without a word about holds. False if it is away.
+    pub async fn retell(&self, ledgers: &[(Key, Ledger, Option<Timestamp>)]) -> bool {
+        let incarnation = (self.outside.now)().0 / 1_000;
+        let ask = |(key, ledger, ends): &(Key, Ledger, Option<Timestamp>)| {
+            let ends = ends.map_or(0, |ends| ends.0 / 1_000);
+            // A share of nothing that is over already.
+            let quota = QuotaAsk { out: 0, until: 0, ledger: Some(*ledger), wish: None, ends };
+            Ask { key: *key, incarnation, version: 1, what: What::Quota(quota) }
+        };
+        let asks: Vec<Ask> = ledgers.iter().map(ask).collect();
+        for asks in asks.chunks(MOST_REPORTS) {
+            let ledger = Arc::clone(&self.who.read().unwrap_or_else(PoisonError::into_inner).ledger);
+            // Under a name of its own, so that what this node holds stays as it is.
+            let who = Reporter { node: TELLER.into(), ledger };
+            if self.ask_as(&who, asks).await.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     pub fn store_is_away(&self) -> bool {
