@@ -75,6 +75,7 @@ fn meters(metrics: &Metrics) -> LimitMeters {
         overshoot_bound,
         store_up,
         holds_expired,
+        untold,
     } = metrics.limits.clone();
     LimitMeters {
         decisions,
@@ -85,6 +86,7 @@ fn meters(metrics: &Metrics) -> LimitMeters {
         overshoot_bound,
         store_up,
         holds_expired,
+        untold,
     }
 }
 

@@ -49,8 +49,12 @@ impl Settling {
 
     /// To be called when all is committed, with what the counters say now.
     pub fn tell(&self, limits: &Limits, counted: &[Counted]) {
+        let charges = self.0.iter().flat_map(|settled| settled.before.iter().chain(&settled.after));
+        let by_key: FxHashMap<Key, &Charge> = charges.map(|charge| (charge.key, charge)).collect();
         for counted in counted {
-            limits.settled(Key(counted.key), Ledger { version: counted.version, used: counted.used });
+            if let Some(charge) = by_key.get(&Key(counted.key)) {
+                limits.counted(charge, Ledger { version: counted.version, used: counted.used });
+            }
         }
         for settled in &self.0 {
             limits.settle(settled.trace, settled.span, settled.ended, &settled.before, &settled.after);

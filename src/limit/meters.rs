@@ -23,6 +23,8 @@ pub struct LimitMeters {
     pub overshoot_bound: GaugeVec,
     pub store_up: IntGauge,
     pub holds_expired: IntCounter,
+    /// Settlements that the store was not told of, as the memory for limits was full.
+    pub untold: IntCounter,
 }
 
 /// The thresholds of `subjects_over`, in thousandths, beside those of `warn_at`.

@@ -167,12 +167,9 @@ impl Node {
     }
 
     /// What the ledger says of a quota now.
-    pub fn settled(&self, key: Key, ledger: Ledger) {
-        let Some(cell) = self.find(key) else { return };
-        if let Count::Quota { cell, .. } = &mut cell.lock().count {
-            cell.settled(ledger);
-        }
-        self.announce(&cell);
+    pub fn settled(&self, cell: &Arc<Cell>, ledger: Ledger) {
+        self.knows(cell, ledger);
+        self.announce(cell);
     }
 
     /// What the ledger said before the store was first asked.

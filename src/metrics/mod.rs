@@ -66,6 +66,7 @@ pub struct LimitFamilies {
     pub overshoot_bound: GaugeVec,
     pub store_up: IntGauge,
     pub holds_expired: IntCounter,
+    pub untold: IntCounter,
 }
 
 /// The names that others choose, each kind within its bound.
@@ -314,6 +315,7 @@ impl Maker<'_> {
             "Subjects that have used this share of a limit.",
             "What all instances together may be over a limit, beside requests under way.",
         );
+        let untold = "Settlements that the store of limits was not told of at once, as there were too many subjects.";
         Ok(LimitFamilies {
             decisions: self.counters(
                 "tacho_limit_decisions_total",
@@ -336,6 +338,7 @@ impl Maker<'_> {
             store_up: self.gauge("tacho_limit_store_up", "1 while the store of limits answers.")?,
             holds_expired: self
                 .counter("tacho_limit_holds_expired_total", "Holds whose request was never recorded.")?,
+            untold: self.counter("tacho_limit_untold_total", untold)?,
         })
     }
 

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use crate::JOURNAL;
 use crate::client::{JSON, post};
+use crate::conserved::{Conserved, conserved, limits};
 use crate::postgres::Postgres;
+use crate::redis::Redis;
 use crate::tacho_process::Tacho;
 
 /// Faults that were injected.
@@ -23,6 +25,8 @@ pub struct Faults {
     pub outages: u32,
     /// Starts while the database was away.
     pub apart: u32,
+    /// Crashes of the store of limits, each of which forgets everything.
+    pub forgotten: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -61,16 +65,19 @@ pub struct Script {
     folder: PathBuf,
     database: Open,
     tacho: Option<Tacho>,
+    redis: Redis,
     address: watch::Sender<SocketAddr>,
     faults: Faults,
 }
 
 impl Script {
     pub fn new(seed: u64, folder: &Path, database: Open) -> Self {
+        let redis = Redis::start();
+        std::fs::write(folder.join("tacho.toml"), limits(&redis.url())).unwrap();
         let tacho = start(folder, &database);
         let (address, _) = watch::channel(tacho.grpc);
         let (random, faults) = (StdRng::seed_from_u64(!seed), Faults::default());
-        Self { random, folder: folder.to_owned(), database, tacho: Some(tacho), address, faults }
+        Self { random, folder: folder.to_owned(), database, tacho: Some(tacho), redis, address, faults }
     }
 
     /// Where Tacho listens, from one start to the next.
@@ -87,6 +94,8 @@ impl Script {
                 self.outage(left.0 > 0).await;
             } else if self.random.random_bool(0.1) {
                 self.stop().await;
+            } else if self.random.random_bool(0.2) {
+                self.forget();
             } else {
                 self.kill();
             }
@@ -94,8 +103,8 @@ impl Script {
         self.pause(50..600).await;
     }
 
-    /// Waits until all is in the database, and stops. The database, for whoever wants to look.
-    pub async fn finish(mut self) -> (Open, Faults) {
+    /// Waits until all is in the database and the store of limits says the same, and stops. The database, for whoever wants to look.
+    pub async fn finish(mut self) -> (Open, Faults, Conserved) {
         let http = self.tacho.as_ref().unwrap().http;
         loop {
             let metrics = post(JSON, "").method("GET").path("/metrics").send(http).await.text();
@@ -105,9 +114,17 @@ impl Script {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        let conserved = conserved(self.database.url(), &self.redis.url()).await;
         let tacho = self.tacho.take().unwrap();
         tokio::task::spawn_blocking(|| tacho.stop()).await.unwrap();
-        (self.database, self.faults)
+        (self.database, self.faults, conserved)
+    }
+
+    /// The store of limits crashes and knows nothing when it is back.
+    fn forget(&mut self) {
+        self.redis.kill();
+        self.redis.again();
+        self.faults.forgotten += 1;
     }
 
     /// As a crash, or as somebody who pulls the plug of the container.

@@ -9,6 +9,7 @@
 #[path = "../support/client.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;
+mod conserved;
 mod faults;
 #[path = "../support/load.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -16,6 +17,9 @@ mod load;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod postgres;
+#[path = "../support/redis.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod redis;
 mod senders;
 #[path = "../support/tacho.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -25,6 +29,7 @@ use std::time::Instant;
 
 use tacho::persist::{Group, RecordFilter, Store};
 
+use conserved::Conserved;
 use faults::{Database, Faults, Script};
 use load::{Account, Shape, Used};
 use senders::Senders;
@@ -48,6 +53,8 @@ struct Outcome {
     records: u64,
     lost: u64,
     doubled: u64,
+    /// What limits count is what was recorded.
+    conserved: Conserved,
     seconds: u64,
 }
 
@@ -69,7 +76,7 @@ async fn drill(name: &str, plan: Plan, database: Database) -> Outcome {
     let senders = Senders::start(shape, plan.seed, script.address());
     script.run(plan.kills, plan.outages).await;
     let sent = senders.finish().await;
-    let (database, faults) = script.finish().await;
+    let (database, faults, conserved) = script.finish().await;
     let written = written(database.url()).await;
     let (lost, doubled) = differences(&sent.account, &written);
     let outcome = Outcome {
@@ -81,6 +88,7 @@ async fn drill(name: &str, plan: Plan, database: Database) -> Outcome {
         records: written.values().map(|used| used.requests).sum(),
         lost,
         doubled,
+        conserved,
         seconds: begun.elapsed().as_secs(),
     };
     show(name, plan, &outcome);
@@ -124,10 +132,10 @@ fn differences(sent: &Account, written: &Account) -> (u64, u64) {
 }
 
 fn show(name: &str, plan: Plan, outcome: &Outcome) {
-    let Faults { kills, terms, outages, apart } = outcome.faults;
+    let Faults { kills, terms, outages, apart, forgotten } = outcome.faults;
     println!(
-        "{name:9} seed {:<3} {:>4} s | kills {kills:>3}  stops {terms:>2}  outages {outages:>2}  starts without {apart:>2}  full {:>5} \
-         | bodies {:>6}  broken {:>4}  sent again {:>5} | records {:>6}  lost {}  doubled {}",
+        "{name:9} seed {:<3} {:>4} s | kills {kills:>3}  stops {terms:>2}  outages {outages:>2}  starts without {apart:>2}  limits forgotten {forgotten:>2}  full {:>5} \
+         | bodies {:>6}  broken {:>4}  sent again {:>5} | records {:>6}  lost {}  doubled {} | counters {} = records = redis",
         plan.seed,
         outcome.seconds,
         outcome.refused,
@@ -136,13 +144,15 @@ fn show(name: &str, plan: Plan, outcome: &Outcome) {
         outcome.again,
         outcome.records,
         outcome.lost,
-        outcome.doubled
+        outcome.doubled,
+        outcome.conserved.counters
     );
 }
 
 fn assert_exact(outcome: &Outcome, plan: Plan) {
     assert_eq!((outcome.lost, outcome.doubled), (0, 0), "seed {}: {outcome:?}", plan.seed);
     assert!(outcome.faults.kills >= plan.kills && outcome.faults.outages >= plan.outages, "{outcome:?}");
+    assert_eq!(u64::try_from(outcome.conserved.requests).unwrap(), outcome.records, "seed {}", plan.seed);
     assert!(outcome.records > 0 && outcome.broken > 0 && outcome.again > 0, "{outcome:?}");
 }
 

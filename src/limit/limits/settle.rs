@@ -68,8 +68,12 @@ impl Limits {
         }
     }
 
-    /// The ledger says this of a quota now.
-    pub fn settled(&self, key: Key, ledger: Ledger) {
-        self.node.settled(key, ledger);
+    /// The ledger says this of the quota that was charged now; the store hears it, whether or not anybody asks for this limit here.
+    pub fn counted(&self, charge: &Charge, ledger: Ledger) {
+        let ends = charge.ends.map(|ends| ends.0);
+        match self.node.cell(charge.key, &charge.rule, charge.tier, ends, self.now()) {
+            Some(cell) => self.node.settled(&cell, ledger),
+            None => self.meters.untold.inc(),
+        }
     }
 }
