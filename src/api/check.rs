@@ -101,7 +101,7 @@ pub(super) async fn limits(
     let Query(query) = query?;
     let asked = query.asked(&HeaderMap::new())?;
     let states = handles.limits.show(&asked).await;
-    let limits: Vec<_> = states.iter().map(refusal::state).collect();
+    let limits: Vec<_> = states.iter().map(refusal::shown).collect();
     Ok(Json(serde_json::json!({"limits": limits, "degraded": handles.limits.store_is_away()})).into_response())
 }
 

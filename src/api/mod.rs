@@ -22,8 +22,8 @@ use crate::limit::Limits;
 use crate::persist::Store;
 
 /// A limit as bodies show it.
-pub fn limit_json(limit: &crate::limit::LimitState) -> serde_json::Value {
-    refusal::state(limit)
+pub fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '_ {
+    refusal::shown(limit)
 }
 
 /// What the face shows.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::domain::money::NanoUsd;
-use crate::limit::{Admission, LimitState, Meter, Reason, Refusal, RefusalForm};
+use crate::limit::{Admission, LimitState, Meter, Reason, Refusal, RefusalForm, Subject};
 
 pub(super) const PROBLEM: &str = "application/problem+json";
 /// From the IETF draft on rate limit headers.
@@ -44,14 +45,22 @@ impl Form {
     }
 }
 
+/// The body of an admission.
+#[derive(Serialize)]
+struct Allowed<'a> {
+    decision: &'static str,
+    reservation: String,
+    degraded: bool,
+    limits: Vec<Shown<'a>>,
+}
+
 pub(super) fn allowed(admission: &Admission) -> Response {
-    let limits: Vec<Value> = admission.limits.iter().map(state).collect();
-    let body = json!({
-        "decision": "allow",
-        "reservation": admission.reservation.to_string(),
-        "degraded": admission.degraded,
-        "limits": limits,
-    });
+    let body = Allowed {
+        decision: "allow",
+        reservation: admission.reservation.to_string(),
+        degraded: admission.degraded,
+        limits: admission.limits.iter().map(shown).collect(),
+    };
     let mut response = axum::Json(body).into_response();
     limit_headers(response.headers_mut(), &admission.limits, tightest(&admission.limits));
     response
@@ -75,7 +84,7 @@ pub(super) fn refused(refusal: &Refusal, form: Form) -> Response {
 
 fn problem(refusal: &Refusal, limit: &LimitState) -> Value {
     let kind = if refusal.reason == Reason::StoreAway { REDUCED_CAPACITY } else { QUOTA_EXCEEDED };
-    let limits: Vec<Value> = refusal.limits.iter().map(state).collect();
+    let limits: Vec<Shown<'_>> = refusal.limits.iter().map(shown).collect();
     json!({
         "type": kind,
         "title": title(refusal.reason),
@@ -84,7 +93,7 @@ fn problem(refusal: &Refusal, limit: &LimitState) -> Value {
         "violated-policies": [&*limit.name],
         "decision": "refuse",
         "reason": refusal.reason.label(),
-        "limit": state(limit),
+        "limit": shown(limit),
         "retry_after_seconds": refusal.retry_after.map(seconds_up),
         "degraded": refusal.degraded,
         "limits": limits,
@@ -118,7 +127,7 @@ fn detail(refusal: &Refusal, limit: &LimitState) -> String {
     let mut text = format!(
         "Refused by this service's own limit `{}` for {}: {} used",
         limit.name,
-        limit.subject_words,
+        limit.subject,
         show(stand.used)
     );
     if stand.held > 0 {
@@ -149,28 +158,52 @@ fn words(window: Duration) -> String {
     }
 }
 
-/// One limit, as bodies show it. Money is in dollars as text, so that nothing is rounded.
-pub(super) fn state(limit: &LimitState) -> Value {
+/// One limit, as bodies show it.
+#[derive(Serialize)]
+pub struct Shown<'a> {
+    name: &'a str,
+    meter: &'static str,
+    unit: &'static str,
+    subject: &'a Subject,
+    limit: Figure,
+    burst: Option<Figure>,
+    used: Figure,
+    held: Figure,
+    remaining: Figure,
+    window_seconds: Option<f64>,
+    reset_seconds: Option<u64>,
+    over: bool,
+    warning: Option<f64>,
+}
+
+/// Money is in dollars as text, so that nothing is rounded.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Figure {
+    Count(i64),
+    Dollars(String),
+}
+
+pub(super) fn shown(limit: &LimitState) -> Shown<'_> {
     let amount = |amount| match limit.meter {
-        Meter::Cost => Value::String(NanoUsd(amount).to_string()),
-        _ => Value::from(amount),
+        Meter::Cost => Figure::Dollars(NanoUsd(amount).to_string()),
+        _ => Figure::Count(amount),
     };
-    let subject: Value = serde_json::from_str(&limit.subject).unwrap_or_default();
-    json!({
-        "name": &*limit.name,
-        "meter": limit.meter.label(),
-        "unit": limit.meter.unit(),
-        "subject": subject,
-        "limit": amount(limit.stand.limit),
-        "used": amount(limit.stand.used),
-        "held": amount(limit.stand.held),
-        "remaining": amount(limit.stand.remaining),
-        "burst": limit.burst.map(amount),
-        "window_seconds": limit.window.map(|window| window.as_secs_f64()),
-        "reset_seconds": limit.stand.reset.map(|nanos| seconds_up(Duration::from_nanos(nanos))),
-        "over": limit.passed,
-        "warning": limit.warning.map(|share| f64::from(share) / 1e3),
-    })
+    Shown {
+        name: &limit.name,
+        meter: limit.meter.label(),
+        unit: limit.meter.unit(),
+        subject: &limit.subject,
+        limit: amount(limit.stand.limit),
+        burst: limit.burst.map(amount),
+        used: amount(limit.stand.used),
+        held: amount(limit.stand.held),
+        remaining: amount(limit.stand.remaining),
+        window_seconds: limit.window.map(|window| window.as_secs_f64()),
+        reset_seconds: limit.stand.reset.map(|nanos| seconds_up(Duration::from_nanos(nanos))),
+        over: limit.passed,
+        warning: limit.warning.map(|share| f64::from(share) / 1e3),
+    }
 }
 
 /// The limit of which least is left, as a share.

@@ -116,7 +116,7 @@ async fn show(config: &Config, arguments: &ShowArguments) -> Result<String, Limi
     };
     let states = limits.show(&asked).await;
     if arguments.json {
-        let limits: Vec<_> = states.iter().map(crate::api::limit_json).collect();
+        let limits: Vec<_> = states.iter().map(crate::api::limit_body).collect();
         return Ok(json!({"limits": limits}).to_string());
     }
     if states.is_empty() {
@@ -129,7 +129,7 @@ fn line(state: &LimitState) -> Vec<String> {
     let show = |amount| state.meter.show(amount);
     let stand = &state.stand;
     let amounts = [stand.used, stand.held, stand.limit, stand.remaining].map(show);
-    [state.name.to_string(), state.subject_words.clone()].into_iter().chain(amounts).collect()
+    [state.name.to_string(), state.subject.to_string()].into_iter().chain(amounts).collect()
 }
 
 /// From the ledger: what was recorded, without what is held.

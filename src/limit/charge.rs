@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::amount::Usage;
 use super::rule::{Kind, Rule, Traits};
 use super::shared::Key;
-use super::subject::{self, Since, Subjects};
+use super::subject::{self, Since, Subject, Subjects};
 use crate::domain::call::Usage as CallUsage;
 use crate::domain::counter::Counter;
 use crate::domain::money::NanoUsd;
@@ -71,7 +71,7 @@ fn charge(
     let kind = rule.tier(tier);
     let (key, period) = subject::key(rule, kind, subject, since, at);
     let text = match kind {
-        Kind::Quota(_) => subject::subject_text(&rule.per, traits),
+        Kind::Quota(_) => serde_json::to_string(&Subject::new(&rule.per, traits)).unwrap_or_default(),
         Kind::Rate(_) => String::new(),
     };
     Charge {

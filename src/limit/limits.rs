@@ -24,7 +24,7 @@ use super::node::Node;
 use super::rule::{Action, Kind, Rule, Traits};
 use super::shared::{Ask, Key, Ledger, Reporter, What};
 use super::store::{Answers, Store};
-use super::subject::{self, Since};
+use super::subject::{Since, Subject};
 use crate::domain::call::Tokens;
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::money::NanoUsd;
@@ -91,9 +91,7 @@ pub struct LimitState {
     pub name: Arc<str>,
     pub meter: Meter,
     pub action: Action,
-    /// `{"user":"ann"}`, and the same for people.
-    pub subject: String,
-    pub subject_words: String,
+    pub subject: Subject,
     /// The period of a rate, or how long one of the quota is.
     pub window: Option<Duration>,
     pub is_quota: bool,
@@ -227,8 +225,7 @@ impl Limits {
                 name: Arc::clone(&limit.rule.name),
                 meter: limit.rule.meter,
                 action: limit.rule.action,
-                subject: subject::subject_text(&limit.rule.per, traits),
-                subject_words: subject::subject_words(&limit.rule.per, traits),
+                subject: Subject::new(&limit.rule.per, traits),
                 window: match kind {
                     Kind::Rate(rate) => Some(rate.period),
                     Kind::Quota(_) => limit.period.and_then(|period| Some(period.end?.since(period.start))),

@@ -34,7 +34,7 @@ pub use meters::LimitMeters;
 pub use rule::{Rule, Traits};
 pub use shared::{Key, Ledger};
 pub use store::{Store, StoreError};
-pub use subject::Since;
+pub use subject::{Since, Subject};
 
 /// The error with its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {

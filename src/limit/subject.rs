@@ -1,7 +1,8 @@
 //! For whom a limit counts: the values of its dimensions, as one key and as a text.
 
-use std::fmt::Write as _;
+use std::fmt;
 
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
@@ -50,31 +51,40 @@ fn subject_id(per: &[Dimension], traits: &Traits<'_>) -> SubjectId {
     u128::from_be_bytes(hash[..16].try_into().expect("a hash has 32 bytes"))
 }
 
-/// `{"user":"ann"}`, values cut to a length that can be shown.
-pub fn subject_text(per: &[Dimension], traits: &Traits<'_>) -> String {
-    let mut values = serde_json::Map::new();
-    for dimension in per {
-        let value = traits.get(*dimension).map(shown);
-        values.insert(dimension.label().to_owned(), value.into());
+/// The values of a subject as they are shown: cut to a length that can be, whatever a client says who he is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject(SmallVec<[(Dimension, Option<Box<str>>); 2]>);
+
+impl Subject {
+    pub fn new(per: &[Dimension], traits: &Traits<'_>) -> Self {
+        Self(per.iter().map(|dimension| (*dimension, traits.get(*dimension).map(shown))).collect())
     }
-    serde_json::Value::Object(values).to_string()
 }
 
-/// No longer than can be shown, whatever a client says who he is.
-fn shown(value: &str) -> String {
+fn shown(value: &str) -> Box<str> {
     const LONGEST: usize = 128;
-    value.chars().take(LONGEST).collect()
+    if value.len() <= LONGEST { value.into() } else { value.chars().take(LONGEST).collect() }
 }
 
-/// `user ann, model gpt-4o`, for people.
-pub fn subject_words(per: &[Dimension], traits: &Traits<'_>) -> String {
-    let mut words = String::new();
-    for dimension in per {
-        let comma = if words.is_empty() { "" } else { ", " };
-        let value = shown(traits.get(*dimension).unwrap_or("(none)"));
-        write!(words, "{comma}{} {value}", dimension.label()).expect("a text takes all that is written");
+/// `{"user":"ann"}`.
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(dimension, value)| (dimension.label(), value)))
     }
-    if words.is_empty() { "everyone together".to_owned() } else { words }
+}
+
+/// `user ann, model gpt-4o`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("everyone together");
+        }
+        for (place, (dimension, value)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{} {}", dimension.label(), value.as_deref().unwrap_or("(none)"))?;
+        }
+        Ok(())
+    }
 }
 
 /// The period that a moment belongs to, for this account. A reset by hand begins a new one for what came after it.
