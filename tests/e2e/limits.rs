@@ -280,3 +280,57 @@ async fn a_release_gives_back_and_a_refusal_has_the_shape_that_was_asked_for() {
     }
     tacho.stop();
 }
+
+/// What an account's reset and its change of plan do to the limits of its user, as docs/limits.md says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_begins_anew_and_a_plan_counts_its_own() {
+    const TWO_PLANS: &str = r#"
+[plans.free]
+default = true
+[plans.pro]
+
+[[limit]]
+name = "free-plan"
+match = { plan = "free" }
+per = ["tenant", "user"]
+meter = "requests"
+quota = { limit = 2, period = "month" }
+
+[[limit]]
+name = "pro-plan"
+match = { plan = "pro" }
+per = ["tenant", "user"]
+meter = "requests"
+quota = { limit = 3, period = "month" }
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "backend = \"database\"", TWO_PLANS);
+    let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    let tacho = Tacho::start(folder.path(), &url, &SETTINGS);
+    let (model, model_address) = Program::start(&mut python("llm_stand_in.py"));
+    let (bot, address) = bot(&tacho, &model_address);
+    let uses = async |allowed: usize| {
+        for nth in 1..=allowed {
+            let answer = invoke(&address, "ann").await;
+            assert_eq!(answer.status(), 200, "{nth} of {allowed}: {}\n{}", answer.text(), tacho.log());
+        }
+        assert_eq!(invoke(&address, "ann").await.status(), 429, "after {allowed}");
+        settled(&tacho, ANN, i64::try_from(allowed).unwrap()).await;
+    };
+    let change = async |path: &'static str, body: &str| {
+        let answer = post(JSON, body.to_owned()).path(path).send(tacho.http).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        // As long as an instance may go on with what it knew.
+        tokio::time::sleep(Duration::from_millis(2_200)).await;
+    };
+    uses(2).await;
+    change("/v1/accounts/default/ann/reset", r#"{"reason":"sorry"}"#).await;
+    uses(2).await;
+    change("/v1/accounts/default/ann/plan", r#"{"plan":"pro"}"#).await;
+    uses(3).await;
+    change("/v1/accounts/default/ann/plan", r#"{"plan":"free"}"#).await;
+    assert_eq!(invoke(&address, "ann").await.status(), 429, "what was used on this plan is still used");
+    bot.stop();
+    model.stop();
+    tacho.stop();
+}
