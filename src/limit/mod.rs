@@ -11,6 +11,8 @@ pub mod node;
 pub mod rule;
 pub mod shared;
 pub mod subject;
+#[cfg(test)]
+mod tests;
 
 pub use amount::{Amount, Meter, Usage};
 pub use attempt::{Attempt, Matched, Reason, Refused, Stand, Standing, Step};
