@@ -32,6 +32,8 @@ pub struct Matched<'r> {
     /// `None` where the memory for limits is full.
     pub cell: Option<Arc<Cell>>,
     pub standing: Standing,
+    /// Whether the cell counts it among those who wait.
+    waits: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl<'r> Attempt<'r> {
             let (key, period) = subject::key(rule, rule.tier(tier), subject, since, Timestamp(now));
             let ends = period.and_then(|period| period.end).map(|end| end.0);
             let cell = node.cell(key, rule, tier, ends, now);
-            Matched { rule, tier, amount: usage.of(rule.meter), period, cell, standing: Standing::Open }
+            Matched { rule, tier, amount: usage.of(rule.meter), period, cell, standing: Standing::Open, waits: false }
         });
         Self { limits: limits.collect(), degraded: false }
     }
@@ -114,6 +116,7 @@ impl<'r> Attempt<'r> {
             let mut worst: Option<Refused> = None;
             let mut unsure: SmallVec<[usize; 4]> = SmallVec::new();
             for (place, limit) in self.limits.iter_mut().enumerate() {
+                limit.wait_no_more();
                 if limit.standing != Standing::Open {
                     continue;
                 }
@@ -132,7 +135,7 @@ impl<'r> Attempt<'r> {
                 return Step::Refused(refused);
             }
             if !unsure.is_empty() {
-                return self.ask(node, &unsure, until);
+                return self.ask(node, &unsure, until, now);
             }
             if self.take(node, now) {
                 return Step::Granted;
@@ -149,8 +152,8 @@ impl<'r> Attempt<'r> {
             if limit.standing != Standing::Open {
                 continue;
             }
-            match limit.look_alone(node, now) {
-                Look::Fits | Look::Unsure => limit.force(node, now),
+            match limit.take_alone(node, now) {
+                Look::Fits | Look::Unsure => limit.taken(node),
                 Look::Over(wait) if limit.rule.action == Action::Deny => {
                     worst = worse(worst, Refused { place, reason: Reason::StoreAway, wait });
                 }
@@ -173,24 +176,28 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    fn ask(&self, node: &Node, unsure: &[usize], until: u64) -> Step {
-        let (mut asks, mut busy) = (Vec::new(), Key(0));
+    /// Asks for all that is unsure at once: a grant must not wait for another and be given back meanwhile.
+    fn ask(&mut self, node: &Node, unsure: &[usize], until: u64, now: u64) -> Step {
+        let busy = |place: &&usize| self.limits[**place].cell.as_ref().is_some_and(|cell| cell.lock().talk().busy);
+        let busy: SmallVec<[usize; 4]> = unsure.iter().filter(busy).copied().collect();
+        let unsure = if busy.is_empty() { unsure } else { &busy };
+        let (mut asks, mut waited) = (Vec::new(), Key(0));
         for place in unsure {
-            let limit = &self.limits[*place];
+            let limit = &mut self.limits[*place];
             let Some(cell) = &limit.cell else { continue };
             let mut state = cell.lock();
             if state.talk().busy {
-                let waiting = &mut state.talk_mut().waiting;
-                *waiting = waiting.saturating_add(limit.amount);
-                busy = cell.key;
+                state.talk_mut().waiting += limit.amount;
+                limit.waits = true;
+                waited = cell.key;
                 continue;
             }
             state.talk_mut().busy = true;
             // Of a cell never heard of, news come first: most are far from their limit.
             let amount = (state.talk().known() || limit.rule.mode == Mode::Exact).then_some(limit.amount);
-            asks.push((*place, state.wish(cell.key, amount.filter(|amount| *amount > 0), node.nodes(), until)));
+            asks.push((*place, state.wish(cell.key, amount.filter(|amount| *amount > 0), node.nodes(), until, now)));
         }
-        if asks.is_empty() { Step::Wait(busy) } else { Step::Ask(asks) }
+        if asks.is_empty() { Step::Wait(waited) } else { Step::Ask(asks) }
     }
 
     /// Takes all that is open, or nothing.
@@ -227,6 +234,13 @@ fn worse(known: Option<Refused>, other: Refused) -> Option<Refused> {
     Some(known.filter(|known| length(known) >= length(&other)).unwrap_or(other))
 }
 
+/// A client may be gone while its request waits.
+impl Drop for Matched<'_> {
+    fn drop(&mut self) {
+        self.wait_no_more();
+    }
+}
+
 impl Matched<'_> {
     fn kind(&self) -> &Kind {
         self.rule.tier(self.tier)
@@ -240,12 +254,20 @@ impl Matched<'_> {
         let Some(cell) = &self.cell else { return Look::Over(Some(1_000_000_000)) };
         let mut state = cell.lock();
         state.follow(self.rule, self.tier, now);
-        state.look(self.amount, self.slack(node), now)
+        let look = state.look(self.amount, self.slack(node), now);
+        if !matches!(look, Look::Over(_)) || !state.empty_purse(now) {
+            return look;
+        }
+        // What is too little for this request drains while it waits for a smaller one.
+        let look = state.look(self.amount, self.slack(node), now);
+        drop(state);
+        node.announce(cell);
+        look
     }
 
-    fn look_alone(&self, node: &Node, now: u64) -> Look {
+    fn take_alone(&self, node: &Node, now: u64) -> Look {
         let Some(cell) = &self.cell else { return Look::Over(Some(1_000_000_000)) };
-        cell.lock().look_alone(self.amount, node.nodes(), now)
+        cell.lock().take_alone(self.amount, node.nodes(), now)
     }
 
     fn reason(&self, wait: Option<u64>) -> Reason {
@@ -280,6 +302,12 @@ impl Matched<'_> {
             cell.lock().take(self.amount, now);
         }
         self.taken(node);
+    }
+
+    fn wait_no_more(&mut self) {
+        if let Some(cell) = self.cell.as_ref().filter(|_| std::mem::take(&mut self.waits)) {
+            cell.lock().talk_mut().waiting -= self.amount;
+        }
     }
 
     fn taken(&mut self, node: &Node) {

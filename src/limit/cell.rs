@@ -3,7 +3,7 @@
 
 use super::kernel::{self, Answer};
 use super::rule::{Mode, Quota, Rate};
-use super::shared::{Ask, Key, Ledger, QuotaAsk, QuotaWish, RateAsk, RateWish, Told, What};
+use super::shared::{Ask, Key, Ledger, QuotaAsk, QuotaWish, RateAsk, RateWish, Told, What, joined};
 
 /// What a cell says to a wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,15 @@ pub struct RateCell {
     total: i64,
     /// So much of it the store has told to know, in microseconds.
     acked: i64,
+    /// What the TAT would be if this node were alone.
+    own: u64,
+    /// The TAT of this node's share while the store is away; 0 while it answers.
+    alone: u64,
     /// Charged in advance and not used yet, in nanoseconds; and since when.
     purse: i64,
     filled_at: u64,
+    #[cfg(test)]
+    wasted: i64,
     pub talk: Talk,
 }
 
@@ -35,14 +41,20 @@ pub struct QuotaCell {
     /// What our own ledger says is used, and whether the store has yet to be told.
     pub ledger: Option<Ledger>,
     ledger_is_news: bool,
+    /// What the store knows of it.
+    reported: i64,
     /// What the other ledgers say.
     elsewhere: i64,
     /// What the other nodes hold.
     pub others: i64,
     /// What this node holds for requests that are not in the ledger yet.
     pub out: i64,
-    /// So much of it, or more, the store has told to know.
+    /// So much of it, or more, the store knows, whatever becomes of what is on its way.
     published: i64,
+    /// To when that counts, in microseconds.
+    until: u64,
+    /// What was used and held here when the store last answered.
+    mark: i64,
     pub talk: Talk,
 }
 
@@ -56,7 +68,7 @@ pub struct Talk {
     pub at: u64,
     /// An ask is on its way: the next one waits for its answer.
     pub busy: bool,
-    /// What those want who wait for it, in units of the meter.
+    /// What those want who wait for it, in units of the meter. Each takes itself off before it looks again.
     pub waiting: i64,
 }
 
@@ -74,21 +86,51 @@ impl Talk {
         Ask { key, incarnation: self.incarnation, version: self.asked, what }
     }
 
-    /// Whether the answer is newer than what is known.
+    /// Whether this answers the last ask. An earlier one did not know what was said since, so its answer no longer counts.
     fn hear(&mut self, version: u64, now: u64) -> bool {
-        let news = version > self.told;
+        let news = version == self.asked && version > self.told;
         if news {
             (self.told, self.at) = (version, now.max(1));
         }
         news
     }
+
+    /// No answer will come to this ask any more.
+    pub fn done(&mut self, version: u64) {
+        if version == self.asked {
+            self.busy = false;
+        }
+    }
+
+    /// The store may have heard something, or granted it, of which this node does not know.
+    fn unanswered(&self) -> bool {
+        self.asked > self.told && !self.busy
+    }
+
+    /// The last answer is so old that no refusal can be built on it.
+    fn is_stale(&self, now: u64) -> bool {
+        now.saturating_sub(self.at) >= FRESH
+    }
 }
 
 const MICRO: u64 = 1_000;
+/// Nanoseconds for which a refusal needs no new answer: others may have given back.
+const FRESH: u64 = 1_000_000_000;
 
 impl RateCell {
     pub fn new(incarnation: u64) -> Self {
-        Self { tat: 0, total: 0, acked: 0, purse: 0, filled_at: 0, talk: Talk::new(incarnation) }
+        Self {
+            tat: 0,
+            total: 0,
+            acked: 0,
+            own: 0,
+            alone: 0,
+            purse: 0,
+            filled_at: 0,
+            #[cfg(test)]
+            wasted: 0,
+            talk: Talk::new(incarnation),
+        }
     }
 
     /// Whether `amount` fits now. `slack`: how much more than the store knows this node may have charged.
@@ -98,15 +140,32 @@ impl RateCell {
         }
         let cost = rate.nanos_for(amount);
         if cost > 0 && cost <= self.purse {
-            return Look::Fits;
+            // The store has granted it, but did not know what was charged here meanwhile.
+            let over = self.tat.saturating_sub(now.saturating_add(rate.capacity()));
+            return if over == 0 { Look::Fits } else { Look::Over(Some(over)) };
         }
         match ask_kernel(rate, self.tat, amount, now) {
+            Answer::Wait { nanos } if mode != Mode::Local && nanos >= FRESH && self.talk.is_stale(now) => Look::Unsure,
             Answer::Wait { nanos } => Look::Over(Some(nanos)),
             Answer::TooMany => Look::Over(None),
             Answer::Fits { .. } if mode == Mode::Local => Look::Fits,
-            Answer::Fits { .. } if self.unacked() + cost > rate.nanos_for(slack) => Look::Unsure,
+            // What was given back and not told yet leaves no room: it may drain before it is told.
+            Answer::Fits { .. } if self.unacked().max(0) + cost > rate.nanos_for(slack) => Look::Unsure,
             Answer::Fits { .. } => Look::Fits,
         }
+    }
+
+    /// Without the store: takes what fits into this node's share of the bucket.
+    pub fn take_alone(&mut self, rate: &Rate, share: &Rate, amount: i64, now: u64) -> Look {
+        let (cost, alone) = (rate.nanos_for(amount), self.alone.max(self.tat));
+        match ask_kernel(share, alone, amount, now) {
+            _ if cost <= self.purse => {}
+            Answer::Fits { tat } => self.alone = tat,
+            Answer::Wait { nanos } => return Look::Over(Some(nanos)),
+            Answer::TooMany => return Look::Over(None),
+        }
+        self.take(cost, now);
+        Look::Fits
     }
 
     /// Takes what `look` found to fit.
@@ -118,24 +177,29 @@ impl RateCell {
         }
     }
 
-    /// Gives back what was taken in advance at least so long ago; what has drained since is not there to be given.
-    pub fn empty_purse(&mut self, age: u64, now: u64) {
+    /// Gives back what was taken in advance; what has drained since is not there to be given.
+    pub fn empty_purse(&mut self, now: u64) {
         let held = now.saturating_sub(self.filled_at);
-        if self.purse > 0 && held >= age {
-            let left = self.purse.saturating_sub_unsigned(held).max(0);
-            self.purse = 0;
-            self.charge(-left, now);
-        }
+        let left = self.purse.saturating_sub_unsigned(held).max(0);
+        #[cfg(test)]
+        (self.wasted += self.purse - left);
+        self.purse = 0;
+        self.charge(-left, now);
     }
 
     /// Charges, whether it fits or not. An amount below zero gives back.
     pub fn charge(&mut self, nanos: i64, now: u64) {
         self.total += nanos;
-        self.tat = if nanos < 0 {
-            self.tat.saturating_sub(nanos.unsigned_abs())
-        } else {
-            self.tat.max(now).saturating_add(nanos.unsigned_abs())
-        };
+        for tat in [&mut self.tat, &mut self.own] {
+            let from = if nanos > 0 { (*tat).max(now) } else { *tat };
+            *tat = from.saturating_add_signed(nanos);
+        }
+    }
+
+    /// What was charged for requests, and what in advance and in vain.
+    #[cfg(test)]
+    pub fn books(&self) -> (i64, i64) {
+        (self.total - self.purse - self.wasted, self.wasted)
     }
 
     /// What the store does not know yet, in nanoseconds.
@@ -143,18 +207,18 @@ impl RateCell {
         self.total - self.acked * 1_000
     }
 
-    /// `wish`: the least that is wanted and the most that may be taken in advance, in units of the meter.
-    pub fn ask(&mut self, key: Key, rate: &Rate, wish: Option<(i64, i64)>) -> Ask {
+    /// `wish`: the least that is wanted and the most that may be taken in advance, in units of the meter. What is left of the last
+    /// such is given back.
+    pub fn ask(&mut self, key: Key, rate: &Rate, wish: Option<(i64, i64)>, now: u64) -> Ask {
+        self.empty_purse(now);
         let cost = |amount| micros_up(rate.nanos_for(amount));
         let wish =
             wish.map(|(least, most)| RateWish { least: cost(least), most: cost(most), capacity: capacity(rate) });
-        let what = RateAsk {
-            total: self.total.div_euclid(1_000),
-            acked: self.acked,
-            floor: self.tat.saturating_sub(self.unacked().max(0).unsigned_abs()) / MICRO,
-            cell: rate.cell,
-            wish,
-        };
+        let total = self.total.div_euclid(1_000);
+        // What is given back by this report the store may know to be gone before the answer is here.
+        self.acked = self.acked.min(total);
+        let floor = self.tat.saturating_add_signed(-self.unacked()) / MICRO;
+        let what = RateAsk { total, acked: self.acked, floor, own: self.own / MICRO, cell: rate.cell, wish };
         self.talk.ask(key, What::Rate(what))
     }
 
@@ -165,14 +229,18 @@ impl RateCell {
             // A later report, which did not know of the grant, has taken it back.
             return false;
         }
-        self.total += granted * 1_000;
-        self.acked = asked.total + granted;
-        // Assigned, not the greater of both: what was given back or reset elsewhere must arrive.
-        self.tat = (tat * MICRO).saturating_add_signed(self.unacked());
         if *granted > 0 {
-            self.purse += granted * 1_000;
+            for sum in [&mut self.total, &mut self.purse] {
+                *sum += granted * 1_000;
+            }
+            // When the store granted it is not known here, but is in its TAT.
+            self.own = self.own.saturating_add_signed(granted * 1_000);
             self.filled_at = now;
         }
+        self.acked = asked.total + granted;
+        // Assigned, not the greater of both: what was given back or reset elsewhere must arrive.
+        self.tat = joined(tat * MICRO, self.unacked(), self.own, now);
+        self.alone = 0;
         *granted > 0
     }
 
@@ -184,12 +252,16 @@ impl RateCell {
     }
 
     pub fn has_news(&self) -> bool {
-        self.unacked().unsigned_abs() >= MICRO || self.purse > 0
+        self.unacked().unsigned_abs() >= MICRO || self.has_purse() || self.talk.unanswered()
+    }
+
+    pub fn has_purse(&self) -> bool {
+        self.purse > 0
     }
 
     /// How long the store may wait for a report: a tenth of the time in which the bucket runs dry at the pace since the last one.
     pub fn interval(&self, rate: &Rate, now: u64) -> u64 {
-        let spent = self.unacked().max(1).unsigned_abs();
+        let spent = self.unacked().unsigned_abs().max(1);
         let silence = now.saturating_sub(self.talk.at).max(1);
         let free = rate.capacity().saturating_sub(self.tat.saturating_sub(now));
         u64::try_from(u128::from(free) * u128::from(silence) / u128::from(spent) / 10).unwrap_or(u64::MAX)
@@ -205,8 +277,10 @@ impl RateCell {
             i64::try_from(nanos).unwrap_or(i64::MAX)
         };
         let unacked = scaled(self.unacked());
-        let backlog = scaled(i64::try_from(self.tat.saturating_sub(now)).unwrap_or(i64::MAX));
-        self.tat = if self.tat > now { now.saturating_add_signed(backlog) } else { self.tat };
+        for tat in [&mut self.tat, &mut self.own, &mut self.alone] {
+            let backlog = i64::try_from(tat.saturating_sub(now)).unwrap_or(i64::MAX);
+            *tat = if backlog > 0 { now.saturating_add_signed(scaled(backlog)) } else { *tat };
+        }
         self.purse = scaled(self.purse);
         self.total = self.acked * 1_000 + unacked;
     }
@@ -217,8 +291,9 @@ impl RateCell {
     }
 }
 
+/// Rounded up like a cost, so that the greatest cost fits.
 fn capacity(rate: &Rate) -> i64 {
-    i64::try_from(rate.capacity() / MICRO).unwrap_or(i64::MAX)
+    i64::try_from(rate.capacity().div_ceil(MICRO)).unwrap_or(i64::MAX)
 }
 
 fn micros_up(nanos: i64) -> i64 {
@@ -240,10 +315,13 @@ impl QuotaCell {
         Self {
             ledger: None,
             ledger_is_news: false,
+            reported: 0,
             elsewhere: 0,
             others: 0,
             out: 0,
             published: 0,
+            until: 0,
+            mark: 0,
             talk: Talk::new(incarnation),
         }
     }
@@ -258,18 +336,24 @@ impl QuotaCell {
         self.others.saturating_add(self.out)
     }
 
-    /// `ends`: nanoseconds until the period does.
-    pub fn look(&self, quota: &Quota, amount: i64, mode: Mode, slack: i64, ends: Option<u64>) -> Look {
+    /// `ends`: when the period does.
+    pub fn look(&self, quota: &Quota, amount: i64, mode: Mode, slack: i64, ends: Option<u64>, now: u64) -> Look {
+        let left = ends.map(|ends| ends.saturating_sub(now));
+        if amount > quota.limit.0 {
+            return Look::Over(left);
+        }
         if !self.talk.known() && mode != Mode::Local {
             return Look::Unsure;
         }
-        if self.used().saturating_add(amount) > quota.limit.0 {
-            return Look::Over(ends);
+        let used = self.used().saturating_add(amount);
+        if used.saturating_add(self.held()) > quota.limit.0 {
+            return match mode {
+                Mode::Synced | Mode::Lease | Mode::Exact if self.talk.is_stale(now) => Look::Unsure,
+                _ if used > quota.limit.0 => Look::Over(left),
+                _ => Look::Over(Some(left.map_or(HELD, |left| left.min(HELD)))),
+            };
         }
-        if self.used().saturating_add(self.held()).saturating_add(amount) > quota.limit.0 {
-            return Look::Over(Some(ends.map_or(HELD, |ends| ends.min(HELD))));
-        }
-        let ahead = self.out + amount - self.published;
+        let ahead = self.unpublished() + amount;
         let allowed = match mode {
             Mode::Local => return Look::Fits,
             Mode::Synced => slack,
@@ -282,14 +366,17 @@ impl QuotaCell {
         self.out += amount;
     }
 
-    /// Whether the store must be told something.
+    /// How much more is held here, or was used since, than the store knows: what is settled is not free for another hold.
     pub fn unpublished(&self) -> i64 {
-        self.out - self.published
+        let used = self.ledger.map_or(0, |ledger| ledger.used).saturating_sub(self.reported).max(0);
+        self.out.saturating_sub(self.published).saturating_add(used)
     }
 
     /// `wish`: the least that is wanted and the most that may be taken in advance.
     pub fn ask(&mut self, key: Key, terms: Terms, wish: Option<(i64, i64)>) -> Ask {
         let wish = wish.map(|(least, most)| QuotaWish { least, most, limit: terms.limit });
+        // If less is held than was, others may have taken the rest before the answer is here.
+        self.published = self.published.min(self.out);
         let what = QuotaAsk { out: self.out, until: terms.until, ledger: self.ledger, wish, ends: terms.ends };
         self.talk.ask(key, What::Quota(what))
     }
@@ -304,12 +391,15 @@ impl QuotaCell {
         }
         self.others = *others;
         self.published = asked.out + granted;
-        self.elsewhere = spent - ledger.map_or(0, |ledger| ledger.used);
+        self.until = asked.until;
+        self.reported = ledger.map_or(0, |ledger| ledger.used);
+        self.elsewhere = spent - self.reported;
         // Another instance on the same database may have told the store more.
         if let Some(told) = ledger {
             self.settled(*told);
             self.ledger_is_news = self.ledger.is_some_and(|ours| ours.version > told.version);
         }
+        self.mark = self.used() + self.out;
         *granted > 0
     }
 
@@ -320,14 +410,29 @@ impl QuotaCell {
         }
     }
 
-    /// Without the store: a share of what was free when it was last heard.
-    pub fn look_alone(&self, quota: &Quota, amount: i64, nodes: u32, ends: Option<u64>) -> Look {
-        let free = quota.limit.0.saturating_sub(self.used()).saturating_sub(self.others).max(0);
-        if self.out.saturating_add(amount) <= free / i64::from(nodes) { Look::Fits } else { Look::Over(ends) }
+    /// Without the store: holds what fits into this node's share of what was free when it was last heard.
+    pub fn take_alone(&mut self, quota: &Quota, amount: i64, nodes: u32) -> Look {
+        let free = quota.limit.0.saturating_sub(self.mark).saturating_sub(self.others).max(0);
+        let since = self.used().saturating_add(self.out).saturating_sub(self.mark);
+        if since.saturating_add(amount) > free / i64::from(nodes) {
+            return Look::Over(None);
+        }
+        self.hold(amount);
+        Look::Fits
     }
 
+    /// Whether there is something to report; what is held must be said again in time.
     pub fn has_news(&self) -> bool {
-        self.out != self.published || self.out > 0 || self.ledger_is_news
+        self.has_changed() || self.out > 0
+    }
+
+    pub fn has_changed(&self) -> bool {
+        self.out != self.published || self.ledger_is_news || self.talk.unanswered()
+    }
+
+    /// Half of the time for which the store believes what is held is over.
+    pub fn is_fading(&self, until: u64, now: u64) -> bool {
+        until.saturating_sub(self.until) >= until.saturating_sub(now / MICRO) / 2
     }
 
     /// A fifth or less is left, so that what others spend matters soon.

@@ -22,6 +22,8 @@ pub mod rule;
 pub mod shared;
 pub mod store;
 pub mod subject;
+#[cfg(test)]
+mod tests;
 
 pub use amount::{Amount, Dollars, Meter, Usage};
 pub use attempt::{Reason, Stand};

@@ -98,7 +98,9 @@ impl Node {
             return Some(Arc::clone(cell));
         }
         if self.subjects() >= self.most_cells {
-            let clean = shard.iter().take(EVICTION_PROBES).find(|(_, cell)| cell.is_clean(now)).map(|(key, _)| *key);
+            // Nobody else may have it in hand: what is charged to a forgotten cell would not be known.
+            let can_go = |cell: &Arc<Cell>| Arc::strong_count(cell) == 1 && cell.is_clean(now);
+            let clean = shard.iter().take(EVICTION_PROBES).find(|(_, cell)| can_go(cell)).map(|(key, _)| *key);
             shard.remove(&clean?);
             self.cells.fetch_sub(1, Ordering::Relaxed);
         }
@@ -120,9 +122,9 @@ impl Node {
         &self.shards[place]
     }
 
-    /// The store is to be told of this cell.
+    /// The store is to be told of this cell, unless every instance counts for itself.
     pub fn announce(&self, cell: &Arc<Cell>) {
-        if !cell.in_news.swap(true, Ordering::AcqRel) {
+        if cell.lock().rule.mode != Mode::Local && !cell.in_news.swap(true, Ordering::AcqRel) {
             lock(&self.news).push_back(Arc::clone(cell));
         }
     }
@@ -138,7 +140,7 @@ impl Node {
             let Some(cell) = lock(&self.news).pop_front() else { break };
             let mut state = cell.lock();
             let slack = self.slack(&state.rule, state.rule.tier(state.tier));
-            if !state.talk().busy && (all || state.is_due(slack, now)) {
+            if !state.talk().busy && (all || state.is_due(slack, until, now)) {
                 cell.in_news.store(false, Ordering::Release);
                 state.talk_mut().busy = true;
                 let ask = state.report(cell.key, until, now);
@@ -155,7 +157,7 @@ impl Node {
     /// Hears what the store told; `None` if it could not be asked.
     pub fn heard(&self, cell: &Arc<Cell>, ask: &Ask, told: Option<&Told>, now: u64) {
         let mut state = cell.lock();
-        state.talk_mut().busy = false;
+        state.talk_mut().done(ask.version);
         if let Some(told) = told {
             state.learn(ask, told, now);
         }
@@ -205,27 +207,6 @@ impl Node {
             _ => {}
         }
         drop(state);
-        self.announce(cell);
-    }
-
-    /// Charges what was not asked for before, or gives back; an amount of nothing does nothing.
-    pub fn charge_rate(&self, cell: &Arc<Cell>, amount: i64, drained: u64, now: u64) {
-        let mut state = cell.lock();
-        let State { rule, tier, count } = &mut *state;
-        if let (Kind::Rate(rate), Count::Rate(bucket)) = (rule.tier(*tier), count) {
-            let nanos = rate.nanos_for(amount);
-            // What has drained since it was charged is not there to be given back.
-            let nanos = if nanos < 0 { nanos.saturating_add_unsigned(drained).min(0) } else { nanos };
-            bucket.charge(nanos, now);
-        }
-        drop(state);
-        self.announce(cell);
-    }
-
-    pub fn give_back_hold(&self, cell: &Arc<Cell>, amount: i64) {
-        if let Count::Quota { cell, .. } = &mut cell.lock().count {
-            cell.hold(-amount);
-        }
         self.announce(cell);
     }
 
@@ -308,26 +289,41 @@ impl State {
         match (self.rule.tier(self.tier), &self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => cell.look(rate, amount, self.rule.mode, slack, now),
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
-                let ends = ends.map(|ends| ends.saturating_sub(now));
-                cell.look(quota, amount, self.rule.mode, slack, ends)
+                cell.look(quota, amount, self.rule.mode, slack, *ends, now)
             }
             _ => Look::Unsure,
         }
     }
 
-    /// Without the store, by the rule's own policy.
-    pub fn look_alone(&self, amount: i64, nodes: u32, now: u64) -> Look {
-        match (self.rule.on_store_error, self.rule.tier(self.tier), &self.count) {
-            (OnStoreError::Open, ..) => Look::Fits,
-            (OnStoreError::Closed, ..) => Look::Over(Some(AWAY)),
-            (OnStoreError::Local, Kind::Rate(rate), Count::Rate(cell)) => {
-                cell.look(&rate.share(nodes), amount, Mode::Local, 0, now)
+    /// Gives back what was taken in advance, if anything was.
+    pub fn empty_purse(&mut self, now: u64) -> bool {
+        match &mut self.count {
+            Count::Rate(cell) if cell.has_purse() => {
+                cell.empty_purse(now);
+                true
             }
-            (OnStoreError::Local, Kind::Quota(quota), Count::Quota { cell, ends }) => {
-                cell.look_alone(quota, amount, nodes, ends.map(|ends| ends.saturating_sub(now)))
-            }
-            _ => Look::Fits,
+            _ => false,
         }
+    }
+
+    /// Takes without the store what the rule's own policy allows.
+    pub fn take_alone(&mut self, amount: i64, nodes: u32, now: u64) -> Look {
+        let State { rule, tier, count } = self;
+        let look = match (rule.on_store_error, rule.tier(*tier), count) {
+            (OnStoreError::Closed, ..) => Look::Over(None),
+            (OnStoreError::Local, Kind::Rate(rate), Count::Rate(cell)) => {
+                cell.take_alone(rate, &rate.share(nodes), amount, now)
+            }
+            (OnStoreError::Local, Kind::Quota(quota), Count::Quota { cell, .. }) => {
+                cell.take_alone(quota, amount, nodes)
+            }
+            _ => {
+                self.take(amount, now);
+                Look::Fits
+            }
+        };
+        // What does not fit alone may fit when the store is back.
+        if look == Look::Over(None) { Look::Over(Some(AWAY)) } else { look }
     }
 
     /// Charges a rate or holds of a quota, whether it fits or not.
@@ -349,22 +345,20 @@ impl State {
     }
 
     /// An ask for `amount` more, or only for news, with what those want who wait for the answer.
-    pub fn wish(&mut self, key: Key, amount: Option<i64>, nodes: u32, until: u64) -> Ask {
+    pub fn wish(&mut self, key: Key, amount: Option<i64>, nodes: u32, until: u64, now: u64) -> Ask {
         let State { rule, tier, count } = self;
         match (rule.tier(*tier), count) {
             (Kind::Rate(rate), Count::Rate(cell)) => {
                 let chunk =
                     if rule.mode == Mode::Lease { cell.free(rate) / (LEASE_SHARE * i64::from(nodes)) } else { 0 };
                 let more = chunk.max(cell.talk.waiting);
-                cell.talk.waiting = 0;
                 let wish = amount.map(|least| (least, least.saturating_add(more)));
-                cell.ask(key, rate, wish)
+                cell.ask(key, rate, wish, now)
             }
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
                 let free = (quota.limit.0 - cell.used()).saturating_sub(cell.held()).max(0);
                 let chunk = if rule.mode == Mode::Lease { free / (LEASE_SHARE * i64::from(nodes)) } else { 0 };
                 let more = chunk.max(cell.talk.waiting);
-                cell.talk.waiting = 0;
                 let wish = amount.map(|least| (least, least.saturating_add(more)));
                 cell.ask(key, terms(quota.limit.0, *ends, until), wish)
             }
@@ -376,10 +370,7 @@ impl State {
     fn report(&mut self, key: Key, until: u64, now: u64) -> Ask {
         let State { rule, tier, count } = self;
         match (rule.tier(*tier), count) {
-            (Kind::Rate(rate), Count::Rate(cell)) => {
-                cell.empty_purse(0, now);
-                cell.ask(key, rate, None)
-            }
+            (Kind::Rate(rate), Count::Rate(cell)) => cell.ask(key, rate, None, now),
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
                 cell.ask(key, terms(quota.limit.0, *ends, until), None)
             }
@@ -403,7 +394,7 @@ impl State {
     }
 
     /// Whether a report should go now: at the latest after the longest silence, at once when half of the slack is used.
-    fn is_due(&self, slack: i64, now: u64) -> bool {
+    fn is_due(&self, slack: i64, until: u64, now: u64) -> bool {
         let silence = now.saturating_sub(self.talk().at);
         if silence < SHORTEST_SILENCE || (silence < LONGEST_SILENCE && !self.has_news()) {
             return false;
@@ -411,11 +402,13 @@ impl State {
         match (self.rule.tier(self.tier), &self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => {
                 silence >= LONGEST_SILENCE
-                    || cell.unacked() >= rate.nanos_for(slack) / 2
+                    || cell.unacked() > rate.nanos_for(slack) / 2
                     || silence >= cell.interval(rate, now)
+                    || cell.has_purse() && self.rule.mode != Mode::Lease
             }
             (Kind::Quota(quota), Count::Quota { cell, .. }) => {
-                silence >= LONGEST_SILENCE || cell.unpublished() >= slack / 2 || cell.is_low(quota)
+                let soon = silence >= LONGEST_SILENCE || cell.unpublished() > slack / 2 || cell.is_low(quota);
+                cell.has_changed() && soon || cell.is_fading(until, now)
             }
             _ => true,
         }

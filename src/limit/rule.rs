@@ -284,7 +284,7 @@ impl Rule {
     /// How much of the limit all instances together may be ahead, in units of the meter.
     pub fn slack(&self, kind: &Kind) -> i64 {
         match (self.mode, self.overshoot) {
-            (Mode::Exact, _) => 0,
+            (Mode::Exact | Mode::Lease, _) => 0,
             (_, Overshoot::Amount(amount)) => amount.0,
             (_, Overshoot::PerMille(share)) => {
                 let whole = i128::from(kind.ceiling().0) * i128::from(share) / 1_000;

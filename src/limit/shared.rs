@@ -58,6 +58,8 @@ pub struct RateAsk {
     pub acked: i64,
     /// The TAT that the node last saw, for a store that has forgotten it.
     pub floor: u64,
+    /// What the TAT would be if nobody but this node had charged: says how late it charged what it reports.
+    pub own: u64,
     /// Nanoseconds a cell, so that a changed limit carries its backlog along.
     pub cell: u64,
     pub wish: Option<RateWish>,
@@ -179,26 +181,31 @@ fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateA
     }
     let Some(Shared::Rate { tat, cell, nodes }) = state else { unreachable!("made above") };
     let before = match nodes.get(&who.node) {
-        Some(known) if known.incarnation == ask.incarnation && known.version >= ask.version => {
+        Some(known) if (known.incarnation, known.version) >= (ask.incarnation, ask.version) => {
             return Told::Rate { tat: *tat, granted: 0 };
         }
         Some(known) if known.incarnation == ask.incarnation => known.total,
         _ => rate.acked,
     };
-    let mut backlog = tat.saturating_sub(now);
     if *cell != rate.cell {
-        backlog =
-            u64::try_from(u128::from(backlog) * u128::from(rate.cell) / u128::from((*cell).max(1))).unwrap_or(MOST);
-        *cell = rate.cell;
+        let backlog = u128::from(tat.saturating_sub(now)) * u128::from(rate.cell) / u128::from((*cell).max(1));
+        (*tat, *cell) = (now.saturating_add(u64::try_from(backlog).unwrap_or(MOST)), rate.cell);
     }
-    let ahead = i128::from(backlog) + i128::from(rate.total) - i128::from(before);
-    let room = |wish: RateWish| i128::from(wish.capacity) - ahead.max(0);
+    *tat = joined(*tat, rate.total - before, rate.own, now).min(MOST);
+    let room = |wish: RateWish| i128::from(wish.capacity) - i128::from(*tat - now);
     let granted = rate.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
-    let ahead = if granted > 0 { ahead.max(0) + i128::from(granted) } else { ahead };
-    *tat = u64::try_from(i128::from(now) + ahead).unwrap_or(0).min(MOST);
+    *tat = tat.saturating_add_signed(granted).min(MOST);
     let total = Total { incarnation: ask.incarnation, version: ask.version, total: rate.total + granted };
     nodes.insert(who.node.clone(), total);
     Told::Rate { tat: *tat, granted }
+}
+
+/// The TAT of a bucket to which a node has added so much, some time ago. When, says `own`, the TAT that what it ever added makes
+/// alone: so nothing is counted twice, and no refill is lost between the charge and the report. At the latest it was now.
+pub fn joined(tat: u64, added: i64, own: u64, now: u64) -> u64 {
+    let moved = |from: u64| i128::from(from) + i128::from(added);
+    let joined = moved(tat).max(i128::from(own).min(moved(tat.max(now))));
+    u64::try_from(joined).unwrap_or(0).max(now)
 }
 
 /// The year 2255: every microsecond up to here is a number that Lua keeps exactly.
@@ -219,8 +226,8 @@ fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &Quo
     let sum = |amounts: &mut dyn Iterator<Item = i64>| amounts.fold(0i64, i64::saturating_add);
     let spent = sum(&mut ledgers.values().map(|ledger| ledger.used));
     let others = sum(&mut shares.iter().filter(|(node, _)| **node != who.node).map(|(_, share)| share.held));
-    let known = shares.get(&who.node).filter(|known| known.incarnation == ask.incarnation);
-    let granted = if known.is_some_and(|known| known.version >= ask.version) {
+    let is_old = |known: &Share| (known.incarnation, known.version) >= (ask.incarnation, ask.version);
+    let granted = if shares.get(&who.node).is_some_and(is_old) {
         0
     } else {
         let room = |wish: QuotaWish| {
