@@ -216,8 +216,7 @@ impl<'r> Attempt<'r> {
 
     /// What is looked at must not grow old: others may have given back what stood in the way.
     pub fn refresh(&self, node: &Node) {
-        let shared = self.limits.iter().filter(|limit| limit.rule.mode != Mode::Local);
-        shared.filter_map(|limit| limit.cell.as_ref()).for_each(|cell| node.announce(cell));
+        self.limits.iter().filter_map(|limit| limit.cell.as_ref()).for_each(|cell| node.refresh(cell));
     }
 
     /// Undoes what was taken: a refused request charges nothing.

@@ -68,13 +68,15 @@ pub struct Talk {
     pub at: u64,
     /// An ask is on its way: the next one waits for its answer.
     pub busy: bool,
+    /// Somebody looked: what is known must not grow old.
+    pub looked_at: bool,
     /// What those want who wait for it, in units of the meter. Each takes itself off before it looks again.
     pub waiting: i64,
 }
 
 impl Talk {
     fn new(incarnation: u64) -> Self {
-        Self { incarnation, asked: 0, told: 0, at: 0, busy: false, waiting: 0 }
+        Self { incarnation, asked: 0, told: 0, at: 0, busy: false, looked_at: false, waiting: 0 }
     }
 
     pub fn known(&self) -> bool {
@@ -83,6 +85,7 @@ impl Talk {
 
     fn ask(&mut self, key: Key, what: What) -> Ask {
         self.asked += 1;
+        self.looked_at = false;
         Ask { key, incarnation: self.incarnation, version: self.asked, what }
     }
 

@@ -138,7 +138,7 @@ fn taken(
     who: &Reporter,
     asks: &[Ask],
     now: u64,
-) -> Result<(Vec<Told>, Vec<Row>), sqlx::Error> {
+) -> Result<(Vec<Option<Told>>, Vec<Row>), sqlx::Error> {
     let mut states: BTreeMap<String, Shared> = BTreeMap::new();
     for (key, state) in found {
         let state = serde_json::from_str(&state).map_err(|error| sqlx::Error::Decode(error.into()))?;
@@ -148,7 +148,7 @@ fn taken(
     for ask in asks {
         let key = ask.key.to_string();
         let mut state = states.remove(&key).filter(|state| !state.is_over(now));
-        told.push(Shared::take(&mut state, who, ask, now));
+        told.push(Some(Shared::take(&mut state, who, ask, now)));
         let Some(state) = state else { continue };
         let expires_at = state.expires();
         let state = serde_json::to_string(&state).map_err(|error| sqlx::Error::Encode(error.into()))?;

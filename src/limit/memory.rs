@@ -23,7 +23,7 @@ impl MemoryStore {
     pub fn ask(&self, who: &Reporter, asks: &[Ask], now: u64) -> Answers {
         // Nothing in here is left half done.
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = asks.iter().map(|ask| states.take(who, ask, now)).collect();
+        let told = asks.iter().map(|ask| Some(states.take(who, ask, now))).collect();
         Answers { now, told }
     }
 }

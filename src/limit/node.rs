@@ -129,6 +129,12 @@ impl Node {
         }
     }
 
+    /// Others may have given back what stands in the way of somebody who looks at this cell.
+    pub fn refresh(&self, cell: &Arc<Cell>) {
+        cell.lock().talk_mut().looked_at = true;
+        self.announce(cell);
+    }
+
     /// Takes up to `most` reports that are due. What is not due yet, or waits for an answer, stays.
     pub fn reports(&self, most: usize, until: u64, now: u64, all: bool) -> Vec<(Arc<Cell>, Ask)> {
         let waiting = lock(&self.news).len();
@@ -396,7 +402,7 @@ impl State {
     /// Whether a report should go now: at the latest after the longest silence, at once when half of the slack is used.
     fn is_due(&self, slack: i64, until: u64, now: u64) -> bool {
         let silence = now.saturating_sub(self.talk().at);
-        if silence < SHORTEST_SILENCE || (silence < LONGEST_SILENCE && !self.has_news()) {
+        if silence < SHORTEST_SILENCE {
             return false;
         }
         match (self.rule.tier(self.tier), &self.count) {
@@ -408,7 +414,9 @@ impl State {
             }
             (Kind::Quota(quota), Count::Quota { cell, .. }) => {
                 let soon = silence >= LONGEST_SILENCE || cell.unpublished() > slack / 2 || cell.is_low(quota);
-                cell.has_changed() && soon || cell.is_fading(until, now)
+                cell.has_changed() && soon
+                    || cell.is_fading(until, now)
+                    || self.talk().looked_at && silence >= LONGEST_SILENCE
             }
             _ => true,
         }

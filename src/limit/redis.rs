@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
@@ -26,7 +26,7 @@ pub struct RedisStore {
 }
 
 enum Address {
-    One(Client),
+    One(Box<Client>),
     Cluster(Vec<String>),
 }
 
@@ -46,7 +46,7 @@ impl RedisStore {
         let addresses: Vec<String> = url.split(',').map(|address| address.trim().to_owned()).collect();
         let client = |address: &str| Client::open(address).map_err(|error| StoreError::Unusable(error.into()));
         let address = match addresses.as_slice() {
-            [one] => Address::One(client(one)?),
+            [one] => Address::One(Box::new(client(one)?)),
             several => {
                 several.iter().try_for_each(|address| client(address).map(drop))?;
                 Address::Cluster(addresses)
@@ -65,17 +65,37 @@ impl RedisStore {
         Ok(store)
     }
 
+    /// An answer for each ask that got one: of a cluster a part can be away. An error where nobody answers.
     pub async fn ask(&self, who: &Reporter, asks: &[Ask]) -> Result<Answers, StoreError> {
-        let connection = self.connection().await?;
-        let answers = try_join_all(asks.iter().map(|ask| self.put(connection.clone(), who, ask))).await;
-        let answers = self.checked(answers).await?;
-        let now = answers.iter().map(|(now, _)| *now).max().unwrap_or(0);
-        Ok(Answers { now, told: answers.into_iter().map(|(_, told)| told).collect() })
+        let (connection, is_new) = self.connection().await?;
+        let mut answers = self.put_all(connection, who, asks).await;
+        if !is_new && answers.iter().all(is_broken) && !answers.is_empty() {
+            // It broke while nobody used it. Reports say the whole, so saying it again does no harm.
+            self.forget().await;
+            answers = self.put_all(self.connection().await?.0, who, asks).await;
+        }
+        let now = answers.iter().flatten().map(|(now, _)| *now).max();
+        match (now, answers.iter().position(Result::is_err)) {
+            (None, Some(failed)) => self.checked(answers.swap_remove(failed).map(|_| unreachable!("it failed"))).await,
+            (now, _) => {
+                let told = answers.into_iter().map(|answer| answer.ok().map(|(_, told)| told));
+                Ok(Answers { now: now.unwrap_or(0), told: told.collect() })
+            }
+        }
+    }
+
+    async fn put_all(
+        &self,
+        connection: Connection,
+        who: &Reporter,
+        asks: &[Ask],
+    ) -> Vec<Result<(u64, Told), RedisError>> {
+        join_all(asks.iter().map(|ask| self.put(connection.clone(), who, ask))).await
     }
 
     /// No time at all: it is gone.
     pub async fn heartbeat(&self, node: &NodeId, ttl: Duration) -> Result<u32, StoreError> {
-        let mut connection = self.connection().await?;
+        let (mut connection, _) = self.connection().await?;
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let mut call = self.nodes.key(NODES);
         let lived = call.arg(&**node).arg(ttl).invoke_async(&mut connection).await;
@@ -102,7 +122,7 @@ impl RedisStore {
         let (least, most, capacity) = rate.wish.map_or((-1, 0, 0), |wish| (wish.least, wish.most, wish.capacity));
         let mut call = self.rate.key(name(ask.key));
         call.arg(&*who.node).arg(ask.incarnation).arg(ask.version).arg(rate.total).arg(rate.acked).arg(rate.floor);
-        call.arg(rate.cell).arg(least).arg(most).arg(capacity);
+        call.arg(rate.cell).arg(least).arg(most).arg(capacity).arg(rate.own);
         call
     }
 
@@ -116,30 +136,36 @@ impl RedisStore {
         call
     }
 
-    async fn connection(&self) -> Result<Connection, StoreError> {
+    /// The connection, and whether it was opened just now.
+    async fn connection(&self) -> Result<(Connection, bool), StoreError> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = &*slot {
-            return Ok(connection.clone());
+            return Ok((connection.clone(), false));
         }
         let opening = tokio::time::timeout(self.timeout * OPENING, self.address.open(self.timeout)).await;
         let opened = opening.map_err(|late| StoreError::Away(late.into()))?.map_err(meaning)?;
         *slot = Some(opened.clone());
-        Ok(opened)
+        Ok((opened, true))
+    }
+
+    async fn forget(&self) {
+        // That to a cluster mends itself.
+        if matches!(self.address, Address::One(_)) {
+            *self.connection.lock().await = None;
+        }
     }
 
     /// A connection that broke is opened anew by whoever comes next.
     async fn checked<T>(&self, answer: Result<T, RedisError>) -> Result<T, StoreError> {
-        if let Err(error) = &answer
-            && (error.is_unrecoverable_error() || error.is_io_error() || error.is_timeout())
-        {
-            *self.connection.lock().await = None;
+        if is_broken(&answer) {
+            self.forget().await;
         }
         answer.map_err(meaning)
     }
 
     /// Limits that the server forgets when its memory is full are no limits.
     async fn warn_of_eviction(&self) {
-        let Ok(Connection::One(mut connection)) = self.connection().await else { return };
+        let Ok((Connection::One(mut connection), _)) = self.connection().await else { return };
         let asked: Result<Vec<String>, _> =
             redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut connection).await;
         if let Some(policy) =
@@ -155,7 +181,18 @@ fn name(key: Key) -> String {
     format!("tacho:limit:{{{key}}}")
 }
 
+fn is_broken<T>(answer: &Result<T, RedisError>) -> bool {
+    answer
+        .as_ref()
+        .err()
+        .is_some_and(|error| error.is_unrecoverable_error() || error.is_io_error() || error.is_timeout())
+}
+
 fn meaning(error: RedisError) -> StoreError {
+    // Words of the server for what only a person can mend.
+    if matches!(error.code(), Some("WRONGTYPE" | "NOPERM" | "NOAUTH" | "WRONGPASS" | "MOVED")) {
+        return StoreError::Unusable(error.into());
+    }
     match error.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::UnexpectedReturnType => {
             StoreError::Unusable(error.into())

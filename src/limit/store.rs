@@ -17,7 +17,14 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     pub now: u64,
-    pub told: Vec<Told>,
+    /// `None` of a key whose part of the store is away.
+    pub told: Vec<Option<Told>>,
+}
+
+impl Answers {
+    pub fn of(&self, nth: usize) -> Option<&Told> {
+        self.told.get(nth)?.as_ref()
+    }
 }
 
 type Source = Box<dyn std::error::Error + Send + Sync>;

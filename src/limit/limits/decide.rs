@@ -64,11 +64,12 @@ impl Limits {
                     let answers = self.ask(&only).await;
                     let now = self.now();
                     for (nth, (place, ask)) in asks.iter().enumerate() {
-                        let told = answers.as_ref().and_then(|answers| answers.told.get(nth));
+                        let told = answers.as_ref().and_then(|answers| answers.of(nth));
                         attempt.learn(&self.node, *place, ask, told, now);
                         self.answered(ask.key).notify_waiters();
                     }
-                    if answers.is_none() {
+                    // What nobody answers for is decided without.
+                    if answers.is_none_or(|answers| answers.told.contains(&None)) {
                         break;
                     }
                 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::limit::shared::QuotaAsk;
 
+/// How long a store that was away may take to answer.
+const CONNECTING: Duration = Duration::from_secs(2);
 /// No node is called so.
 const TELLER: &str = "ledger";
 
@@ -25,7 +27,7 @@ impl Limits {
         let answers = self.ask(&asks).await;
         let now = self.now();
         for (nth, (cell, ask)) in reports.iter().enumerate() {
-            let told = answers.as_ref().and_then(|answers| answers.told.get(nth));
+            let told = answers.as_ref().and_then(|answers| answers.of(nth));
             self.node.heard(cell, ask, told, now);
             self.answered(ask.key).notify_waiters();
         }
@@ -37,7 +39,8 @@ impl Limits {
         let Some(store) = self.store.get() else { return };
         let node = Arc::clone(&self.who.read().unwrap_or_else(PoisonError::into_inner).node);
         let now = (self.outside.now)().0 / 1_000;
-        let patience = self.config.patience().max(Duration::from_millis(250));
+        // Nobody waits for it, and to connect takes longer than to ask.
+        let patience = self.config.patience().max(CONNECTING);
         match tokio::time::timeout(patience, store.heartbeat(&node, ttl, now)).await {
             Ok(Ok(nodes)) => {
                 self.node.set_nodes(nodes.max(self.config.expected_nodes));
