@@ -23,16 +23,14 @@ end
 
 local backlog = math.max(tat - now, 0)
 if old_cell ~= cell then backlog = math.floor(backlog * cell / math.max(old_cell, 1)) end
-local ahead = backlog + total - before
+-- A bucket is never more than empty. The difference first: the sum of both could be more than is exact.
+local ahead = math.max(backlog + (total - before), 0)
 local granted = 0
-if least >= 0 and capacity - math.max(ahead, 0) >= least then
-  granted = math.min(capacity - math.max(ahead, 0), most)
-  if granted > 0 then ahead = math.max(ahead, 0) + granted end
-end
-tat = math.min(math.max(now + ahead, 0), 9007199254740991)
+if least >= 0 and capacity - ahead >= least then granted = math.min(capacity - ahead, most) end
+tat = math.min(now + ahead + granted, 9007199254740991)
 
 redis.call('HSET', key, 'tat', whole(tat), 'cell', whole(cell),
   field, incarnation .. ':' .. whole(version) .. ':' .. whole(total + granted))
 -- A bucket that is full is as good as none; some seconds more, for clocks that differ.
-redis.call('PEXPIRE', key, whole(math.ceil(math.max(tat - now, 0) / 1000) + 10000))
+redis.call('PEXPIRE', key, whole(math.ceil((tat - now) / 1000) + 10000))
 return { whole(now), whole(tat), whole(granted) }

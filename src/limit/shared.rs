@@ -191,11 +191,11 @@ fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateA
             u64::try_from(u128::from(backlog) * u128::from(rate.cell) / u128::from((*cell).max(1))).unwrap_or(MOST);
         *cell = rate.cell;
     }
-    let ahead = i128::from(backlog) + i128::from(rate.total) - i128::from(before);
-    let room = |wish: RateWish| i128::from(wish.capacity) - ahead.max(0);
+    // A bucket is never more than empty: what is given back beyond that is no credit.
+    let ahead = (i128::from(backlog) + i128::from(rate.total) - i128::from(before)).max(0);
+    let room = |wish: RateWish| i128::from(wish.capacity) - ahead;
     let granted = rate.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
-    let ahead = if granted > 0 { ahead.max(0) + i128::from(granted) } else { ahead };
-    *tat = u64::try_from(i128::from(now) + ahead).unwrap_or(0).min(MOST);
+    *tat = u64::try_from(i128::from(now) + ahead + i128::from(granted)).unwrap_or(MOST).min(MOST);
     let total = Total { incarnation: ask.incarnation, version: ask.version, total: rate.total + granted };
     nodes.insert(who.node.clone(), total);
     Told::Rate { tat: *tat, granted }
