@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test stops at the first surprise")]
 
 mod faults;
+mod limits;
 mod plans;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod readings;
+#[path = "../support/redis.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod redis;
 mod verify;
 
 use std::sync::Arc;
