@@ -43,8 +43,11 @@ const WRITE_POSTGRES: &str = "INSERT INTO rate_limits (key, state, expires_at, u
 /// yet is locked as well.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(number) FROM UNNEST($1::bigint[]) AS number";
 const CLOCK: &str = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint";
-const SWEEP_STATES: &str = "DELETE FROM rate_limits WHERE key IN \
+const SWEEP_SQLITE: &str = "DELETE FROM rate_limits WHERE key IN \
     (SELECT key FROM rate_limits WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
+/// A row that is being written is no longer over, and to wait for it could be to wait in a circle.
+const SWEEP_POSTGRES: &str = "DELETE FROM rate_limits WHERE key IN \
+    (SELECT key FROM rate_limits WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 const BEAT: &str = "INSERT INTO limit_nodes (node, expires_at) VALUES ($1, $2) \
     ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at";
 const SWEEP_NODES: &str = "DELETE FROM limit_nodes WHERE expires_at <= $1";
@@ -161,7 +164,7 @@ async fn beat_sqlite(pool: &SqlitePool, node: &str, ttl: i64, now: i64) -> Resul
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::query(BEAT).bind(node).bind(now.saturating_add(ttl)).execute(&mut *tx).await?;
     sqlx::query(SWEEP_NODES).bind(now).execute(&mut *tx).await?;
-    sqlx::query(SWEEP_STATES).bind(now).bind(SWEEP).execute(&mut *tx).await?;
+    sqlx::query(SWEEP_SQLITE).bind(now).bind(SWEEP).execute(&mut *tx).await?;
     let (nodes,): (i64,) = sqlx::query_as(COUNT_NODES).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(nodes)
@@ -173,7 +176,7 @@ async fn beat_postgres(pool: &PgPool, node: &str, ttl: i64) -> Result<i64, sqlx:
     let (now,): (i64,) = sqlx::query_as(CLOCK).fetch_one(&mut *connection).await?;
     sqlx::query(BEAT).bind(node).bind(now.saturating_add(ttl)).execute(&mut *connection).await?;
     sqlx::query(SWEEP_NODES).bind(now).execute(&mut *connection).await?;
-    sqlx::query(SWEEP_STATES).bind(now).bind(SWEEP).execute(&mut *connection).await?;
+    sqlx::query(SWEEP_POSTGRES).bind(now).bind(SWEEP).execute(&mut *connection).await?;
     let (nodes,): (i64,) = sqlx::query_as(COUNT_NODES).fetch_one(&mut *connection).await?;
     Ok(nodes)
 }

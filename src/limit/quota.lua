@@ -2,7 +2,7 @@
 -- Times are whole microseconds. Amounts are exact up to 2^53: of money, nine million dollars in one period.
 local key = KEYS[1]
 local node, ledger = ARGV[1], ARGV[2]
-local incarnation, version = ARGV[3], tonumber(ARGV[4])
+local incarnation, version = tonumber(ARGV[3]), tonumber(ARGV[4])
 local out, ends_at = tonumber(ARGV[5]), tonumber(ARGV[6])
 local ledger_version, ledger_used = tonumber(ARGV[7]), tonumber(ARGV[8])
 local least, most, limit = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -34,8 +34,9 @@ for place = 1, #fields, 2 do
       redis.call('HDEL', key, fields[place])
     elseif name ~= node then
       others = others + tonumber(held)
-    elseif its_incarnation == incarnation and tonumber(its_version) >= version then
-      stale = true
+    else
+      its_incarnation = tonumber(its_incarnation)
+      stale = its_incarnation > incarnation or (its_incarnation == incarnation and tonumber(its_version) >= version)
     end
   end
 end
@@ -45,7 +46,7 @@ if not stale then
   local room = limit - spent - others - out
   if least >= 0 and room >= least then granted = math.min(room, most) end
   redis.call('HSET', key, 's:' .. node,
-    incarnation .. ':' .. whole(version) .. ':' .. whole(out + granted) .. ':' .. whole(ends_at))
+    whole(incarnation) .. ':' .. whole(version) .. ':' .. whole(out + granted) .. ':' .. whole(ends_at))
 end
 -- What is settled late finds its period for 48 hours more.
 if period_ends > 0 then redis.call('PEXPIREAT', key, whole(math.floor(period_ends / 1000) + 172800000)) end

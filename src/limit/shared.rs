@@ -135,6 +135,8 @@ pub struct Total {
     incarnation: u64,
     version: u64,
     total: i64,
+    /// When the node last reported.
+    at: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +197,10 @@ fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateA
     let room = |wish: RateWish| i128::from(wish.capacity) - i128::from(*tat - now);
     let granted = rate.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
     *tat = tat.saturating_add_signed(granted).min(MOST);
-    let total = Total { incarnation: ask.incarnation, version: ask.version, total: rate.total + granted };
+    let total = Total { incarnation: ask.incarnation, version: ask.version, total: rate.total + granted, at: now };
+    if nodes.len() >= MANY_NODES && !nodes.contains_key(&who.node) {
+        nodes.retain(|_, known| known.at.saturating_add(SILENCE) > now);
+    }
     nodes.insert(who.node.clone(), total);
     Told::Rate { tat: *tat, granted }
 }
@@ -207,6 +212,10 @@ pub fn joined(tat: u64, added: i64, own: u64, now: u64) -> u64 {
     let joined = moved(tat).max(i128::from(own).min(moved(tat.max(now))));
     u64::try_from(joined).unwrap_or(0).max(now)
 }
+
+/// Of so many nodes those that were not heard for an hour are forgotten, as instances come and go.
+const MANY_NODES: usize = 32;
+const SILENCE: u64 = 3_600_000_000;
 
 /// The year 2255: every microsecond up to here is a number that Lua keeps exactly.
 const MOST: u64 = 9_007_199_254_740_991;

@@ -6,10 +6,14 @@
 mod client;
 mod faces;
 mod faults;
+mod limits;
 mod plans;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod readings;
+#[path = "../support/redis.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod redis;
 #[path = "../support/tacho.rs"]
 #[allow(dead_code, reason = "others use the rest")]
 mod tacho_process;

@@ -65,6 +65,13 @@ impl Redis {
         }
     }
 
+    /// What the server says to a command.
+    pub fn cli(&self, command: &[&str]) -> String {
+        let asked = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output().unwrap();
+        assert!(asked.status.success(), "{command:?}: {asked:?}");
+        String::from_utf8(asked.stdout).unwrap().trim_end().to_owned()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
