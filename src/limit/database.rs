@@ -21,7 +21,8 @@ pub enum DatabaseStore {
 struct Row {
     key: String,
     state: String,
-    expires_at: Option<u64>,
+    /// SQLite and Postgres have no greater numbers.
+    expires_at: Option<i64>,
 }
 
 /// A little less than a decision waits.
@@ -128,7 +129,7 @@ async fn ask_postgres(pool: &PgPool, who: &Reporter, asks: &[Ask]) -> Result<Ans
     let (told, mut rows) = taken(found, who, asks, now)?;
     // In one order for all, as the rows are locked too.
     rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let ends: Vec<Option<i64>> = rows.iter().map(|row| row.expires_at.map(micros)).collect();
+    let ends: Vec<Option<i64>> = rows.iter().map(|row| row.expires_at).collect();
     let (keys, states): (Vec<String>, Vec<String>) = rows.into_iter().map(|row| (row.key, row.state)).unzip();
     sqlx::query(WRITE_POSTGRES).bind(keys).bind(states).bind(ends).bind(clock).execute(&mut *tx).await?;
     tx.commit().await?;
@@ -153,7 +154,7 @@ fn taken(
         let mut state = states.remove(&key).filter(|state| !state.is_over(now));
         told.push(Some(Shared::take(&mut state, who, ask, now)));
         let Some(state) = state else { continue };
-        let expires_at = state.expires();
+        let expires_at = state.expires().map(micros);
         let state = serde_json::to_string(&state).map_err(|error| sqlx::Error::Encode(error.into()))?;
         rows.push(Row { key, state, expires_at });
     }

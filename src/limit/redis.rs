@@ -37,6 +37,10 @@ enum Connection {
 }
 
 const NODES: &str = "tacho:nodes";
+/// What a server says to one who may not, or not like this.
+const REFUSALS: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "WRONGTYPE"];
+/// Milliseconds before a cluster is asked once more, as a slot of it may have moved.
+const RETRY: (u64, u64) = (1, 20);
 /// Opening takes some round trips more than an ask, in a cluster to several servers.
 const OPENING: u32 = 20;
 
@@ -194,6 +198,7 @@ fn meaning(error: RedisError) -> StoreError {
         return StoreError::Unusable(error.into());
     }
     match error.kind() {
+        _ if error.code().is_some_and(|code| REFUSALS.contains(&code)) => StoreError::Unusable(error.into()),
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::UnexpectedReturnType => {
             StoreError::Unusable(error.into())
         }
@@ -214,7 +219,9 @@ impl Address {
                 let client = ClusterClientBuilder::new(addresses.clone())
                     .connection_timeout(timeout * OPENING)
                     .response_timeout(timeout)
-                    .retries(3)
+                    // Within that time, over all: the client would pause for a second before it tries again.
+                    .min_retry_wait(RETRY.0)
+                    .max_retry_wait(RETRY.1)
                     .build()?;
                 client.get_async_connection().await.map(Connection::Cluster)
             }

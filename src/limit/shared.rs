@@ -254,3 +254,97 @@ fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &Quo
 fn granted(room: i128, least: i64, most: i64) -> i64 {
     if room < i128::from(least) { 0 } else { i64::try_from(room).unwrap_or(i64::MAX).min(most) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000_000;
+
+    fn rate_ask(incarnation: u64, version: u64, total: i64, wish: Option<(i64, i64, i64)>) -> Ask {
+        let wish = wish.map(|(least, most, capacity)| RateWish { least, most, capacity });
+        let what = RateAsk { total, acked: 0, floor: 0, cell: 10, wish };
+        Ask { key: Key(1), incarnation, version, what: What::Rate(what) }
+    }
+
+    /// Backlog and grant after each ask, all of one node at one time.
+    fn rates(asks: &[Ask]) -> Vec<(u64, i64)> {
+        let (mut state, who) = (None, Reporter { node: "n".into(), ledger: "l".into() });
+        let told = asks.iter().map(|ask| Shared::take(&mut state, &who, ask, NOW));
+        told.map(|told| match told {
+            Told::Rate { tat, granted } => (tat - NOW, granted),
+            Told::Quota { .. } => unreachable!("a bucket was asked for"),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_is_stale_or_repeated_changes_nothing() {
+        let (first, second) = (rate_ask(1, 1, 5, None), rate_ask(1, 2, 7, Some((1, 3, 100))));
+        let asks = [second.clone(), first, second, rate_ask(1, 3, 10, None)];
+        assert_eq!(rates(&asks), [(10, 3), (10, 0), (10, 0), (10, 0)]);
+    }
+
+    #[test]
+    fn another_incarnation_begins_from_what_it_knows_to_be_there() {
+        let mut known = rate_ask(2, 1, 60, None);
+        let What::Rate(rate) = &mut known.what else { unreachable!() };
+        rate.acked = 50;
+        assert_eq!(rates(&[rate_ask(1, 9, 50, None), known, rate_ask(2, 2, 61, None)]), [(50, 0), (60, 0), (61, 0)]);
+    }
+
+    #[test]
+    fn a_grant_is_all_that_fits_between_least_and_most() {
+        for ((least, most, capacity), granted) in [
+            ((1, 50, 100), 50),
+            ((1, 50, 40), 30),
+            ((30, 50, 40), 30),
+            ((31, 50, 40), 0),
+            ((0, 0, 40), 0),
+            ((0, 5, 10), 0),
+            ((0, 5, 9), 0),
+        ] {
+            let asks = [rate_ask(1, 1, 10, Some((least, most, capacity)))];
+            assert_eq!(rates(&asks), [(10 + u64::try_from(granted).expect("not negative"), granted)], "{least} {most}");
+        }
+    }
+
+    #[test]
+    fn a_changed_cell_keeps_the_count_and_not_the_time() {
+        let with_cell = |version, cell| {
+            let mut ask = rate_ask(1, version, 1_000, None);
+            let What::Rate(rate) = &mut ask.what else { unreachable!() };
+            rate.cell = cell;
+            ask
+        };
+        let asks = [with_cell(1, 10), with_cell(2, 25), with_cell(3, 1), with_cell(4, 0), with_cell(5, 7)];
+        assert_eq!(rates(&asks), [(1_000, 0), (2_500, 0), (100, 0), (0, 0), (0, 0)]);
+    }
+
+    /// Numbers at the end of what there is: no panic, and nothing is granted that is not there.
+    #[test]
+    fn what_is_too_much_stops_at_the_end() {
+        let most = MOST - NOW;
+        let asks = [
+            rate_ask(1, 1, i64::MAX, Some((1, 5, i64::MAX))),
+            rate_ask(1, 2, i64::MAX, Some((1, 5, 100))),
+            rate_ask(1, 3, i64::MIN, None),
+            rate_ask(1, 4, i64::MAX, None),
+        ];
+        assert_eq!(rates(&asks), [(most, 0), (most, 0), (0, 0), (most, 0)]);
+        let (mut state, node) =
+            (None, |node: &str, ledger: &str| Reporter { node: node.into(), ledger: ledger.into() });
+        let ask = |version, out, least| {
+            let ledger = Some(Ledger { version: 1, used: i64::MAX });
+            let wish = Some(QuotaWish { least, most: i64::MAX, limit: i64::MAX });
+            let what = What::Quota(QuotaAsk { out, until: u64::MAX, ledger, wish, ends: u64::MAX });
+            Ask { key: Key(1), incarnation: 1, version, what }
+        };
+        for (who, version, out) in [("a", 1, i64::MAX), ("b", 1, i64::MAX), ("b", 2, 0)] {
+            let told = Shared::take(&mut state, &node(who, who), &ask(version, out, 1), NOW);
+            let Told::Quota { spent, granted, .. } = told else { unreachable!() };
+            assert_eq!((spent, granted), (i64::MAX, 0));
+        }
+        assert_eq!(state.and_then(|state| state.expires()), Some(u64::MAX));
+    }
+}

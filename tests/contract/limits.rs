@@ -1,5 +1,7 @@
 //! What a store of limits answers: each the same as memory, whatever is asked and in whatever order, at the time that the store tells.
 
+mod away;
+mod cluster;
 mod course;
 mod directed;
 
