@@ -12,6 +12,7 @@ mod dice;
 mod liveness;
 mod plan;
 mod promises;
+mod protocol;
 mod single;
 mod weather;
 mod world;
