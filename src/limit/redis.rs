@@ -11,6 +11,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, Script, ScriptInvocation, Value,
 };
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::shared::{Ask, Key, Ledger, NodeId, QuotaAsk, RateAsk, Reporter, Told, What};
 use super::store::{Answers, StoreError};
@@ -18,8 +19,8 @@ use super::store::{Answers, StoreError};
 pub struct RedisStore {
     address: Address,
     timeout: Duration,
-    /// Opened when it is needed, and again when it broke.
-    connection: Mutex<Option<Connection>>,
+    /// Opened when it is needed, and again when it broke; since when it stands.
+    connection: Mutex<Option<(Connection, Instant)>>,
     rate: Script,
     quota: Script,
     nodes: Script,
@@ -38,7 +39,9 @@ enum Connection {
 
 const NODES: &str = "tacho:nodes";
 /// What a server says to one who may not, or not like this.
-const REFUSALS: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "WRONGTYPE"];
+const REFUSALS: [&str; 5] = ["NOAUTH", "WRONGPASS", "NOPERM", "WRONGTYPE", "MOVED"];
+/// How long a connection to a cluster is kept at least.
+const SETTLING: Duration = Duration::from_secs(1);
 /// Milliseconds before a cluster is asked once more, as a slot of it may have moved.
 const RETRY: (u64, u64) = (1, 20);
 /// Opening takes some round trips more than an ask, in a cluster to several servers.
@@ -73,9 +76,11 @@ impl RedisStore {
     pub async fn ask(&self, who: &Reporter, asks: &[Ask]) -> Result<Answers, StoreError> {
         let (connection, is_new) = self.connection().await?;
         let mut answers = self.put_all(connection, who, asks).await;
-        if !is_new && answers.iter().all(is_broken) && !answers.is_empty() {
-            // It broke while nobody used it. Reports say the whole, so saying it again does no harm.
+        if answers.iter().any(is_broken) {
             self.forget().await;
+        }
+        if !is_new && !answers.is_empty() && answers.iter().all(is_cut) {
+            // It broke while nobody used it. Reports say the whole, so saying it again does no harm.
             answers = self.put_all(self.connection().await?.0, who, asks).await;
         }
         let now = answers.iter().flatten().map(|(now, _)| *now).max();
@@ -143,19 +148,21 @@ impl RedisStore {
     /// The connection, and whether it was opened just now.
     async fn connection(&self) -> Result<(Connection, bool), StoreError> {
         let mut slot = self.connection.lock().await;
-        if let Some(connection) = &*slot {
+        if let Some((connection, _)) = &*slot {
             return Ok((connection.clone(), false));
         }
         let opening = tokio::time::timeout(self.timeout * OPENING, self.address.open(self.timeout)).await;
         let opened = opening.map_err(|late| StoreError::Away(late.into()))?.map_err(meaning)?;
-        *slot = Some(opened.clone());
+        *slot = Some((opened.clone(), Instant::now()));
         Ok((opened, true))
     }
 
+    /// That to a cluster learns by it who has taken over from whom, but its healthy part should not wait for that too often.
     async fn forget(&self) {
-        // That to a cluster mends itself.
-        if matches!(self.address, Address::One(_)) {
-            *self.connection.lock().await = None;
+        let mut slot = self.connection.lock().await;
+        let too_soon = |since: &Instant| matches!(self.address, Address::Cluster(_)) && since.elapsed() < SETTLING;
+        if slot.as_ref().is_some_and(|(_, since)| !too_soon(since)) {
+            *slot = None;
         }
     }
 
@@ -192,11 +199,12 @@ fn is_broken<T>(answer: &Result<T, RedisError>) -> bool {
         .is_some_and(|error| error.is_unrecoverable_error() || error.is_io_error() || error.is_timeout())
 }
 
+/// Cut, and not only slow.
+fn is_cut<T>(answer: &Result<T, RedisError>) -> bool {
+    is_broken(answer) && answer.as_ref().err().is_some_and(|error| !error.is_timeout())
+}
+
 fn meaning(error: RedisError) -> StoreError {
-    // Words of the server for what only a person can mend.
-    if matches!(error.code(), Some("WRONGTYPE" | "NOPERM" | "NOAUTH" | "WRONGPASS" | "MOVED")) {
-        return StoreError::Unusable(error.into());
-    }
     match error.kind() {
         _ if error.code().is_some_and(|code| REFUSALS.contains(&code)) => StoreError::Unusable(error.into()),
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::UnexpectedReturnType => {

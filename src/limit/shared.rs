@@ -193,11 +193,16 @@ fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateA
         let backlog = u128::from(tat.saturating_sub(now)) * u128::from(rate.cell) / u128::from((*cell).max(1));
         (*tat, *cell) = (now.saturating_add(u64::try_from(backlog).unwrap_or(MOST)), rate.cell);
     }
-    *tat = joined(*tat, rate.total - before, rate.own, now).min(MOST);
+    *tat = joined(*tat, rate.total.saturating_sub(before), rate.own, now).min(MOST);
     let room = |wish: RateWish| i128::from(wish.capacity) - i128::from(*tat - now);
     let granted = rate.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
     *tat = tat.saturating_add_signed(granted).min(MOST);
-    let total = Total { incarnation: ask.incarnation, version: ask.version, total: rate.total + granted, at: now };
+    let total = Total {
+        incarnation: ask.incarnation,
+        version: ask.version,
+        total: rate.total.saturating_add(granted),
+        at: now,
+    };
     if nodes.len() >= MANY_NODES && !nodes.contains_key(&who.node) {
         nodes.retain(|_, known| known.at.saturating_add(SILENCE) > now);
     }
@@ -263,7 +268,7 @@ mod tests {
 
     fn rate_ask(incarnation: u64, version: u64, total: i64, wish: Option<(i64, i64, i64)>) -> Ask {
         let wish = wish.map(|(least, most, capacity)| RateWish { least, most, capacity });
-        let what = RateAsk { total, acked: 0, floor: 0, cell: 10, wish };
+        let what = RateAsk { total, acked: 0, floor: 0, own: MOST, cell: 10, wish };
         Ask { key: Key(1), incarnation, version, what: What::Rate(what) }
     }
 
@@ -331,7 +336,7 @@ mod tests {
             rate_ask(1, 3, i64::MIN, None),
             rate_ask(1, 4, i64::MAX, None),
         ];
-        assert_eq!(rates(&asks), [(most, 0), (most, 0), (0, 0), (most, 0)]);
+        assert_eq!(rates(&asks), [(most, 5), (most, 0), (0, 0), (most, 0)]);
         let (mut state, node) =
             (None, |node: &str, ledger: &str| Reporter { node: node.into(), ledger: ledger.into() });
         let ask = |version, out, least| {

@@ -133,8 +133,6 @@ async fn two_instances_never_grant_more_than_there_is(place: &Place<'_>) {
     let most = 1_000 * SECOND + i64::try_from(begun.elapsed().as_micros()).unwrap();
     assert!((980 * SECOND..=most).contains(&(one.0 + two.0)), "{}: {one:?} {two:?}", place.name);
     assert_eq!(one.1 + two.1, 1_000, "{}: {one:?} {two:?}", place.name);
-    // Of SQLite one can be so quick that nothing is left when the other has its turn.
-    assert!(place.name == "sqlite" || one.1 > 0 && two.1 > 0, "{}: {one:?} {two:?}", place.name);
 }
 
 /// Four at once, and the sweeps of heartbeats among them: none is turned away, nothing is lost.

@@ -175,7 +175,7 @@ impl Taker {
         for (place, ask) in asks.iter().enumerate() {
             let known = self.held.entry(ask.key).or_default();
             known.0 = ask.version;
-            known.1 += answers.as_ref().map_or(0, |answers| granted(answers.told[place]));
+            known.1 += answers.as_ref().map_or(0, |answers| answers.told[place].map_or(0, granted));
         }
         self.failed += usize::from(answers.is_err());
         answers.is_ok()
