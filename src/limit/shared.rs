@@ -248,8 +248,12 @@ fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &Quo
             [spent, others, quota.out].iter().fold(i128::from(wish.limit), |room, part| room - i128::from(*part))
         };
         let granted = quota.wish.map_or(0, |wish| granted(room(wish), wish.least, wish.most));
-        let share =
-            Share { incarnation: ask.incarnation, version: ask.version, held: quota.out + granted, until: quota.until };
+        let share = Share {
+            incarnation: ask.incarnation,
+            version: ask.version,
+            held: quota.out.saturating_add(granted),
+            until: quota.until,
+        };
         shares.insert(who.node.clone(), share);
         granted
     };

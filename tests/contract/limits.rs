@@ -22,6 +22,8 @@ use course::Course;
 
 /// Longer than any answer takes on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// SQLite has no queue for its lock: who never pauses leaves nothing to others.
+const PAUSE: Duration = Duration::from_millis(2);
 const SECOND: i64 = 1_000_000;
 
 /// A store, and another handle to it, as a second instance has.
@@ -126,6 +128,7 @@ async fn two_instances_never_grant_more_than_there_is(place: &Place<'_>) {
             charged += granted(store.ask(&who, &[ask], clock()).await.unwrap().told[0].unwrap());
             let ask = quota(of_quota, version, held, quota_wish(1, most, 1_000));
             held += granted(store.ask(&who, &[ask], clock()).await.unwrap().told[0].unwrap());
+            tokio::time::sleep(PAUSE).await;
         }
         (charged, held)
     };
@@ -153,6 +156,7 @@ async fn overlapping_keys_in_any_order_wait_for_each_other(place: &Place<'_>) {
                 })
                 .collect();
             store.ask(&who, &asks, clock()).await.unwrap();
+            tokio::time::sleep(PAUSE).await;
             if round % 5 == 0 {
                 store.heartbeat(&who.node, TIMEOUT, clock()).await.unwrap();
             }
