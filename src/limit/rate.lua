@@ -4,7 +4,7 @@ local key = KEYS[1]
 local field = 'n:' .. ARGV[1]
 local incarnation, version = ARGV[2], tonumber(ARGV[3])
 local total, acked, floor, cell = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local least, most, capacity = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local least, most, capacity, own = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -21,18 +21,16 @@ if known[3] then
   end
 end
 
-local backlog = math.max(tat - now, 0)
-if old_cell ~= cell then backlog = math.floor(backlog * cell / math.max(old_cell, 1)) end
-local ahead = backlog + total - before
+if old_cell ~= cell then tat = now + math.floor(math.max(tat - now, 0) * cell / math.max(old_cell, 1)) end
+-- As `joined` in shared.rs. Differences first: a sum of two could be more than is exact.
+local added = total - before
+local ahead = math.max(tat - now + added, math.min(own - now, math.max(tat - now, 0) + added), 0)
 local granted = 0
-if least >= 0 and capacity - math.max(ahead, 0) >= least then
-  granted = math.min(capacity - math.max(ahead, 0), most)
-  if granted > 0 then ahead = math.max(ahead, 0) + granted end
-end
-tat = math.min(math.max(now + ahead, 0), 9007199254740991)
+if least >= 0 and capacity - ahead >= least then granted = math.min(capacity - ahead, most) end
+tat = math.min(now + ahead + granted, 9007199254740991)
 
 redis.call('HSET', key, 'tat', whole(tat), 'cell', whole(cell),
   field, incarnation .. ':' .. whole(version) .. ':' .. whole(total + granted))
 -- A bucket that is full is as good as none; some seconds more, for clocks that differ.
-redis.call('PEXPIRE', key, whole(math.ceil(math.max(tat - now, 0) / 1000) + 10000))
+redis.call('PEXPIRE', key, whole(math.ceil((tat - now) / 1000) + 10000))
 return { whole(now), whole(tat), whole(granted) }

@@ -102,7 +102,7 @@ impl RedisStore {
         let (least, most, capacity) = rate.wish.map_or((-1, 0, 0), |wish| (wish.least, wish.most, wish.capacity));
         let mut call = self.rate.key(name(ask.key));
         call.arg(&*who.node).arg(ask.incarnation).arg(ask.version).arg(rate.total).arg(rate.acked).arg(rate.floor);
-        call.arg(rate.cell).arg(least).arg(most).arg(capacity);
+        call.arg(rate.cell).arg(least).arg(most).arg(capacity).arg(rate.own);
         call
     }
 
