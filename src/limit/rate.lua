@@ -30,14 +30,12 @@ elseif redis.call('HLEN', key) >= 2 + 32 then
 end
 
 if old_cell ~= cell then tat = now + math.floor(math.max(tat - now, 0) * cell / math.max(old_cell, 1)) end
--- Differences first: a sum of all could be more than is exact.
+-- As `joined` in shared.rs. Differences first: a sum of two could be more than is exact.
 local added = total - before
-tat = math.max(tat + added, math.min(own, math.max(tat, now) + added), now)
-tat = math.min(tat, 9007199254740991)
+local ahead = math.max(tat - now + added, math.min(own - now, math.max(tat - now, 0) + added), 0)
 local granted = 0
-local room = capacity - (tat - now)
-if least >= 0 and room >= least then granted = math.min(room, most) end
-tat = math.min(tat + granted, 9007199254740991)
+if least >= 0 and capacity - ahead >= least then granted = math.min(capacity - ahead, most) end
+tat = math.min(now + ahead + granted, 9007199254740991)
 
 redis.call('HSET', key, 'tat', whole(tat), 'cell', whole(cell), field,
   whole(incarnation) .. ':' .. whole(version) .. ':' .. whole(total + granted) .. ':' .. whole(now))
