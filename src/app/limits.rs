@@ -27,6 +27,8 @@ const TURN: Duration = Duration::from_millis(20);
 /// How often an instance says that it lives; one that is silent for the second time counts no longer.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const HEARTBEAT_TTL: Duration = Duration::from_secs(10);
+/// How often the metrics of limits are reckoned.
+const SHOWN: Duration = Duration::from_secs(5);
 /// While the store is away it is tried so often.
 const PROBE: Duration = Duration::from_millis(250);
 /// So long a changed plan may go unnoticed.
@@ -189,12 +191,15 @@ pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store
 
 async fn turns(limits: &Limits) {
     let (mut turn, mut beat) = (tokio::time::interval(TURN), tokio::time::interval(PROBE));
+    let mut show = tokio::time::interval(SHOWN);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_beat = Timestamp(0);
     loop {
         tokio::select! {
             _ = turn.tick() => while limits.turn(false).await {},
+            // A look at every state, of which there may be a million.
+            _ = show.tick() => tokio::task::block_in_place(|| limits.publish()),
             _ = beat.tick() => {
                 if limits.store_is_away() || now().since(last_beat) >= HEARTBEAT {
                     last_beat = now();

@@ -26,8 +26,7 @@ pub struct Explained {
 pub fn explain(rule: &Rule, nodes: u32) -> Explained {
     let others = i64::from(nodes.max(1)) - 1;
     let each = rule.slack(&rule.kind) / others.max(1);
-    let in_advance = matches!((rule.mode, &rule.kind), (Mode::Lease | Mode::Exact, _) | (Mode::Local, _));
-    let overshoot = if in_advance { 0 } else { each.saturating_mul(others) };
+    let overshoot = rule.overshoot(nodes);
     Explained {
         name: rule.name.to_string(),
         allows: allows(rule),
@@ -119,9 +118,9 @@ fn bound(rule: &Rule, nodes: u32, overshoot: i64) -> Vec<String> {
         lines.push("+ what requests under way use beyond what was held for them".to_owned());
     }
     if let Kind::Rate(rate) = &rule.kind {
-        let lost = show(rule.slack(&rule.kind) / i64::from(nodes.saturating_sub(1).max(1)));
-        if rule.mode == Mode::Synced {
-            lines.push(format!("+ {lost} for each crash of an instance that had not told the store"));
+        let lost = rule.slack(&rule.kind) / i64::from(nodes.saturating_sub(1).max(1));
+        if rule.mode == Mode::Synced && lost > 0 {
+            lines.push(format!("+ {} for each crash of an instance that had not told the store", show(lost)));
         }
         lines.push(format!("+ {} for each second by which clocks are apart", show(per_second(rate))));
     } else {
@@ -162,5 +161,55 @@ fn humantime(duration: Duration) -> String {
     {
         Some((length, unit)) => format!("{}{unit}", seconds / length),
         None => format!("{duration:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::limit::Rules;
+
+    #[track_caller]
+    fn check(limit: &str, expected: &Expect) {
+        #[derive(serde::Deserialize)]
+        struct File {
+            limit: Rules,
+        }
+        let file: File = toml::from_str(&format!("[[limit]]\n{limit}")).unwrap();
+        let explained = explain(&file.limit.0[0], 4);
+        let bound = explained.bound.join("\n");
+        expected.assert_eq(&format!("{}\n{}\n{}\n{bound}\n", explained.allows, explained.over, explained.agreement));
+    }
+
+    #[test]
+    fn limits_are_told_in_words() {
+        check(
+            "name = \"x\"\nper = [\"user\"]\nmeter = \"requests\"\nrate = { limit = 600, period = \"1m\", burst = 300 }",
+            &expect![[r#"
+                each user may use 600 requests in 1m, 300 requests of them at once
+                refused with 429
+                synced: an instance may be 5 requests ahead of what the others know, then it asks the store; without the store each instance goes on with its share
+                300 requests at once and 600 requests in each 1m after it
+                + 15 requests that 4 instances have not told each other yet
+                + 5 requests for each crash of an instance that had not told the store
+                + 10 requests for each second by which clocks are apart
+                + as much again at most while the store is away
+            "#]],
+        );
+        check(
+            "name = \"x\"\nmatch = { plan = \"pro\" }\nmeter = \"cost\"\naction = \"warn\"\non_store_error = \"open\"\n\
+             quota = { limit = 12.5, period = \"month\", timezone = \"Europe/Berlin\" }",
+            &expect![[r#"
+                everyone together, of requests with plan pro, may use 12.50 USD each month (Europe/Berlin)
+                let through, charged, and marked as over in the answer
+                lease: instances take amounts in advance and give back what they do not use; without the store all is let through
+                12.50 USD used and held in one period
+                + what requests under way use beyond what was held for them
+                + what an instance that crashed held, until its requests are recorded
+                + anything while the store is away
+            "#]],
+        );
     }
 }

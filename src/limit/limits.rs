@@ -200,7 +200,7 @@ impl Limits {
     pub async fn show(&self, asked: &Asked) -> Vec<LimitState> {
         let rules = self.rules();
         let tenant: Arc<str> = asked.tenant.as_deref().unwrap_or("default").into();
-        let (plan, since) = (self.outside.account)(Arc::clone(&tenant), asked.user.clone()).await;
+        let (plan, since) = self.account(&rules, &tenant, asked).await;
         let traits = Traits {
             tenant: &tenant,
             user: asked.user.as_deref(),
@@ -214,6 +214,15 @@ impl Limits {
         self.decide(&mut attempt).await;
         attempt.refresh(&self.node);
         self.states(&attempt, &traits)
+    }
+
+    /// Plan and account of the user, if any limit depends on them.
+    async fn account(&self, rules: &[Arc<Rule>], tenant: &Arc<str>, asked: &Asked) -> (Arc<str>, Since) {
+        if rules.iter().any(|rule| rule.asks_account()) {
+            (self.outside.account)(Arc::clone(tenant), asked.user.clone()).await
+        } else {
+            ("".into(), Since::default())
+        }
     }
 
     fn states(&self, attempt: &Attempt<'_>, traits: &Traits<'_>) -> Vec<LimitState> {

@@ -53,8 +53,7 @@ impl LimitMeters {
         for rule in rules {
             let (highest, over) = used.remove(&rule.id).unwrap_or_default();
             self.limit.with_label_values(&[&*rule.name]).set(units(rule, rule.kind.limit().0));
-            let bound = node.slack(rule, &rule.kind).saturating_mul(i64::from(node.nodes() - 1));
-            self.overshoot_bound.with_label_values(&[&*rule.name]).set(units(rule, bound));
+            self.overshoot_bound.with_label_values(&[&*rule.name]).set(units(rule, rule.overshoot(node.nodes())));
             self.used_ratio.with_label_values(&[&*rule.name, "max"]).set(ratio(highest));
             for threshold in rule.warn_at.iter().copied().chain([FULL]) {
                 let subjects = over.get(&threshold).copied().unwrap_or(0);

@@ -274,6 +274,22 @@ impl Rule {
         self.per.contains(&Dimension::User)
     }
 
+    /// Whether the account of the user has a say: by its plan, or by when it began and was reset.
+    pub fn asks_account(&self) -> bool {
+        let by_plan = |matches: &Match| matches.plan.is_some();
+        let has_periods = matches!(self.kind, Kind::Quota(_)) && self.by_user();
+        has_periods || by_plan(&self.matches) || self.overrides.iter().any(|(matches, _)| by_plan(matches))
+    }
+
+    /// What so many instances together may be over the limit while their store is there, in units of the meter.
+    pub fn overshoot(&self, nodes: u32) -> i64 {
+        let others = i64::from(nodes.max(1)) - 1;
+        match self.mode {
+            Mode::Synced => (self.slack(&self.kind) / others.max(1)).saturating_mul(others),
+            Mode::Lease | Mode::Exact | Mode::Local => 0,
+        }
+    }
+
     /// The highest threshold of `warn_at` that is reached, in thousandths.
     pub fn warning(&self, kind: &Kind, stand: &Stand) -> Option<u16> {
         let used = i128::from(stand.used) + i128::from(stand.held);

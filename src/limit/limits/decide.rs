@@ -9,7 +9,7 @@ impl Limits {
         let started = (self.outside.now)();
         let rules = self.rules();
         let tenant: Arc<str> = asked.tenant.as_deref().unwrap_or("default").into();
-        let (plan, since) = (self.outside.account)(Arc::clone(&tenant), asked.user.clone()).await;
+        let (plan, since) = self.account(&rules, &tenant, asked).await;
         let traits = Traits {
             tenant: &tenant,
             user: asked.user.as_deref(),

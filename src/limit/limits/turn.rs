@@ -49,7 +49,6 @@ impl Limits {
                     tracing::info!(nodes, "limit store there");
                     self.mended.notify_one();
                 }
-                self.publish();
             }
             Ok(Err(error)) => self.trip(&crate::limit::chain(&error)),
             Err(_) => self.trip("no answer in time"),
