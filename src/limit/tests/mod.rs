@@ -13,6 +13,7 @@ mod liveness;
 mod plan;
 mod promises;
 mod protocol;
+mod room;
 mod single;
 mod weather;
 mod world;
