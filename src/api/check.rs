@@ -102,7 +102,8 @@ pub(super) async fn limits(
     let asked = query.asked(&HeaderMap::new())?;
     let states = handles.limits.show(&asked).await;
     let limits: Vec<_> = states.iter().map(refusal::shown).collect();
-    Ok(Json(serde_json::json!({"limits": limits, "degraded": handles.limits.store_is_away()})).into_response())
+    Ok(Json(serde_json::json!({"limits": limits, "degraded": !states.is_empty() && handles.limits.store_is_away()}))
+        .into_response())
 }
 
 fn reservation(text: &str) -> Result<Reservation, Problem> {

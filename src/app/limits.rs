@@ -163,7 +163,7 @@ impl Accounts {
 /// Ends when the store of limits answers, or was waited for long enough: a request that comes before is decided without it.
 pub(super) async fn opened(limits: &Limits) {
     let open = async {
-        while limits.store_is_away() {
+        while limits.store_is_away() && !limits.rules().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -172,14 +172,17 @@ pub(super) async fn opened(limits: &Limits) {
 
 /// Connects, then keeps the store told until `closing`; what is left is told at the end.
 pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store>>, closing: CancellationToken) {
-    if limits.rules().is_empty() && config.limits.backend != Backend::Redis {
-        // Nothing to agree on, and a reload brings no new backend.
-        limits.connect(LimitStore::memory());
-    } else {
-        tokio::select! {
-            () = connect(&limits, &config, &store) => {}
-            () = closing.cancelled() => return,
+    let begin = async {
+        // The store is not asked for while there is nothing to agree on; a reload may bring the first limit.
+        limits.meters.store_up.set(1);
+        while limits.rules().is_empty() {
+            tokio::time::sleep(PROBE).await;
         }
+        connect(&limits, &config, &store).await;
+    };
+    tokio::select! {
+        () = begin => {}
+        () = closing.cancelled() => return,
     }
     tokio::select! {
         () = turns(&limits) => {}

@@ -250,6 +250,41 @@ async fn a_reload_keeps_what_was_used_and_a_bad_one_changes_nothing() {
     tacho.stop();
 }
 
+/// An instance without limits asks no store; the first limit that a reload brings is shared like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_limit_may_come_by_a_reload() {
+    let redis = Redis::durable();
+    let backend = format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url());
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let start = |folder: &tempfile::TempDir| {
+        configure(folder.path(), &backend, "");
+        let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
+        Tacho::start(folder.path(), &url, &SETTINGS)
+    };
+    let both = [start(&folders[0]), start(&folders[1])];
+    for tacho in &both {
+        assert_eq!(check(tacho, json!({"user": "ann"})).await.status(), 200);
+    }
+    for (tacho, folder) in both.iter().zip(&folders) {
+        // A plan would not come by it: that takes a restart.
+        let limit = FREE_PLAN.replace("[plans.free]\ndefault = true\n", "").replace("match = { plan = \"free\" }\n", "");
+        configure(folder.path(), &backend, &limit);
+        tacho.signal("-HUP");
+    }
+    for tacho in &both {
+        let begun = std::time::Instant::now();
+        while !tacho.log().contains("limit store there") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{}", tacho.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let mut admitted = 0;
+    for round in 0..8 {
+        admitted += usize::from(check(&both[round % 2], json!({"user": "ann"})).await.status() == 200);
+    }
+    assert_eq!(admitted, 5);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_gives_back_and_a_refusal_has_the_shape_that_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
