@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::amount::Usage;
 use super::cell::Look;
 use super::node::{Cell, Count, Node, State};
-use super::rule::{Action, Kind, Mode, Rule, Traits};
+use super::rule::{Action, Kind, Mode, OnStoreError, Rule, Traits};
 use super::shared::{Ask, Key, Told};
 use super::subject::{self, Since, Subjects};
 use crate::domain::period::Period;
@@ -167,6 +167,11 @@ impl<'r> Attempt<'r> {
             }
             None => Step::Granted,
         }
+    }
+
+    /// Whether the limit at this place lets all through while the store is away.
+    pub fn opens_alone(&self, place: usize) -> bool {
+        self.limits[place].rule.on_store_error == OnStoreError::Open
     }
 
     /// What came of an ask; `None` if nothing did.

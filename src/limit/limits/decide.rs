@@ -1,6 +1,7 @@
 //! Before a request: may it begin, and what is held for it.
 
 use super::*;
+use crate::limit::node::Cell;
 
 impl Limits {
     /// Decides on a request and holds what it will probably use.
@@ -52,23 +53,16 @@ impl Limits {
             let now = self.now();
             match attempt.step(&self.node, self.until(now), now) {
                 Step::Granted => return None,
+                // What this instance knows of the limit does not count without the store.
+                Step::Refused(refused) if self.breaker.is_open() && attempt.opens_alone(refused.place) => break,
                 Step::Refused(refused) => return Some(refused),
                 Step::Wait(key) => {
                     if !self.wait_for(key, attempt).await {
                         break;
                     }
                 }
-                Step::Ask(mut asks) => {
-                    self.fill_ledgers(&mut asks, attempt).await;
-                    let only: Vec<Ask> = asks.iter().map(|(_, ask)| ask.clone()).collect();
-                    let answers = self.ask(&only).await;
-                    let now = self.now();
-                    for (nth, (place, ask)) in asks.iter().enumerate() {
-                        let told = answers.as_ref().and_then(|answers| answers.told.get(nth));
-                        attempt.learn(&self.node, *place, ask, told, now);
-                        self.answered(ask.key).notify_waiters();
-                    }
-                    if answers.is_none() {
+                Step::Ask(asks) => {
+                    if !self.learn(attempt, asks).await {
                         break;
                     }
                 }
@@ -78,6 +72,16 @@ impl Limits {
             Step::Refused(refused) => Some(refused),
             _ => None,
         }
+    }
+
+    /// Asks, and learns what is told. False if nothing is.
+    async fn learn(&self, attempt: &Attempt<'_>, asks: Vec<(usize, Ask)>) -> bool {
+        let with_cell = |(place, ask): (usize, Ask)| Some((Arc::clone(attempt.limits[place].cell.as_ref()?), ask));
+        let mut asking = Asking { limits: self, asks: asks.into_iter().filter_map(with_cell).collect(), answers: None };
+        self.fill_ledgers(&mut asking.asks).await;
+        let only: Vec<Ask> = asking.asks.iter().map(|(_, ask)| ask.clone()).collect();
+        asking.answers = self.ask(&only).await;
+        asking.answers.is_some()
     }
 
     /// Waits for the answer to somebody else's question. False if none came in time.
@@ -101,7 +105,7 @@ impl Limits {
     }
 
     /// A quota of which nothing is known yet is told what the ledger says, so that a store that has lost it knows too.
-    async fn fill_ledgers(&self, asks: &mut [(usize, Ask)], attempt: &Attempt<'_>) {
+    async fn fill_ledgers(&self, asks: &mut [(Arc<Cell>, Ask)]) {
         let unknown = |ask: &Ask| matches!(&ask.what, What::Quota(quota) if quota.ledger.is_none());
         let keys: Vec<Key> = asks.iter().filter(|(_, ask)| unknown(ask)).map(|(_, ask)| ask.key).collect();
         if keys.is_empty() {
@@ -109,12 +113,10 @@ impl Limits {
         }
         let read = tokio::time::timeout(self.config.patience(), (self.outside.ledger)(keys)).await;
         let Ok(Some(ledgers)) = read else { return };
-        for ((place, ask), ledger) in asks.iter_mut().filter(|(_, ask)| unknown(ask)).zip(ledgers) {
+        for ((cell, ask), ledger) in asks.iter_mut().filter(|(_, ask)| unknown(ask)).zip(ledgers) {
             let What::Quota(quota) = &mut ask.what else { continue };
             quota.ledger = Some(ledger);
-            if let Some(cell) = &attempt.limits[*place].cell {
-                self.node.knows(cell, ledger);
-            }
+            self.node.knows(cell, ledger);
         }
     }
 
@@ -178,5 +180,24 @@ impl Limits {
             old.release(&self.node, at);
         }
         reservation
+    }
+}
+
+/// Asks on their way. Each cell hears what came of it when this is dropped, also where the client has gone while it waited: a cell
+/// whose answer is never heard would be asked about no more.
+struct Asking<'l> {
+    limits: &'l Limits,
+    asks: Vec<(Arc<Cell>, Ask)>,
+    answers: Option<Answers>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let now = self.limits.now();
+        for (nth, (cell, ask)) in self.asks.iter().enumerate() {
+            let told = self.answers.as_ref().and_then(|answers| answers.told.get(nth));
+            self.limits.node.heard(cell, ask, told, now);
+            self.limits.answered(ask.key).notify_waiters();
+        }
     }
 }
