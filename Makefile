@@ -1,5 +1,5 @@
 # The one door. CI calls the same verbs.
-.PHONY: run test check deny bench demo drill golden
+.PHONY: run test check deny bench bounds demo drill golden
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
@@ -36,6 +36,10 @@ bench:
 # Kills, outages, a full journal, cut connections under load; then the sums must be exact. DRILL_SEED, DRILL_KILLS, DRILL_OUTAGES.
 drill:
 	cargo test --release --quiet --test drill -- --ignored --nocapture
+
+# Ten times the demand on eight instances, and Redis dying under load: what limits promise must hold. Prints tables.
+bounds:
+	cargo test --release --quiet --test bounds -- --ignored --nocapture --test-threads=1
 
 # Tacho, a bot, some traffic, a report.
 demo:
