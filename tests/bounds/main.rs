@@ -202,7 +202,8 @@ impl Outcome {
     /// `used`: the least share of the ideal that must have been let through, where enough was asked for.
     fn assert_promised(&self, used: f64) {
         let line = self.line();
-        assert_eq!(self.degraded, 0, "the store was there: {line}");
+        // Where many ask for one subject at once, a few come too often between and are decided without the store.
+        assert!(self.degraded * 1_000 <= self.asked, "{} degraded although the store was there: {line}", self.degraded);
         assert!(self.excess <= self.overshoot + self.clock, "over the bound: {line}");
         assert!(self.asked as f64 >= 1.5 * self.ideal, "the machine was too slow to ask: {line}");
         assert!(self.utilisation() >= used, "too much was refused: {line}");
