@@ -124,8 +124,8 @@ pub struct Limits {
 
 /// Reports in one message.
 const MOST_REPORTS: usize = 200;
-/// Rounds of a decision: news, a wish, and again if somebody came between. After that it is decided without the store.
-const MOST_ROUNDS: usize = 8;
+/// Rounds of a decision: news, a wish, and again as often as somebody came between. After that it is decided without the store.
+const MOST_ROUNDS: usize = 64;
 
 impl Limits {
     pub fn new(config: LimitsConfig, rules: Vec<Rule>, node: Arc<str>, outside: Outside, meters: LimitMeters) -> Self {
