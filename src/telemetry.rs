@@ -1,4 +1,4 @@
-//! Our own logs: their set-up. They go to standard error; standard output is for what a person asked for.
+//! Our own logs: their set-up, and errors in one line. They go to standard error; standard output is for what a person asked for.
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -32,4 +32,10 @@ pub fn start(config: &TelemetryConfig) -> Result<Filter, String> {
 
 fn read(config: &TelemetryConfig) -> Result<EnvFilter, String> {
     EnvFilter::try_new(&config.log).map_err(|error| format!("telemetry.log: {error}"))
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

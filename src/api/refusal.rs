@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::domain::money::NanoUsd;
+use crate::domain::time::in_words;
 use crate::limit::{Admission, LimitState, Meter, Reason, Refusal, RefusalForm, Subject};
 
 pub(super) const PROBLEM: &str = "application/problem+json";
@@ -135,7 +136,7 @@ fn detail(refusal: &Refusal, limit: &LimitState) -> String {
     }
     write!(text, ", of {}", show(stand.limit)).expect("a text takes all that is written");
     if let Some(window) = limit.window {
-        write!(text, " in {}", words(window)).expect("a text takes all that is written");
+        write!(text, " in {}", in_words(window)).expect("a text takes all that is written");
     }
     if let Some(burst) = limit.burst.filter(|burst| *burst != stand.limit) {
         write!(text, " and {} at once", show(burst)).expect("a text takes all that is written");
@@ -146,16 +147,6 @@ fn detail(refusal: &Refusal, limit: &LimitState) -> String {
     }
     .expect("a text takes all that is written");
     text
-}
-
-fn words(window: Duration) -> String {
-    let seconds = window.as_secs();
-    match (seconds / 86_400, seconds / 3_600, seconds / 60) {
-        (days, ..) if days > 0 => format!("{days} d"),
-        (_, hours, _) if hours > 0 => format!("{hours} h"),
-        (.., minutes) if minutes > 0 => format!("{minutes} min"),
-        _ => format!("{} s", window.as_secs_f64()),
-    }
 }
 
 /// One limit, as bodies show it.

@@ -25,6 +25,7 @@ use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
 use crate::price::Priced;
+use crate::telemetry::chain;
 
 /// How often the store is asked for traces that have waited long enough, and told how far the journal is.
 const DUE_EVERY: Duration = Duration::from_secs(1);
@@ -284,10 +285,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// The error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

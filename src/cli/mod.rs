@@ -160,8 +160,7 @@ fn scheme(url: &str) -> &str {
 }
 
 pub fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    say_error(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    say_error(&telemetry::chain(error));
     ExitCode::from(code)
 }
 

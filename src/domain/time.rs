@@ -75,6 +75,16 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// In the greatest unit that says it exactly: `1m`, `36h`, `30d`.
+pub fn in_words(duration: Duration) -> String {
+    let (seconds, parts) = (duration.as_secs(), [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")]);
+    let exact = |length: u64| seconds > 0 && duration.subsec_nanos() == 0 && seconds.is_multiple_of(length);
+    match parts.iter().find(|(length, _)| exact(*length)) {
+        Some((length, unit)) => format!("{}{unit}", seconds / length),
+        None => format!("{duration:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +95,13 @@ mod tests {
         assert_eq!(time.to_string(), "2026-09-21T14:13:20.123456Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Some(time.truncated()));
         assert_eq!(Timestamp::from_micros(time.to_micros()), Some(time.truncated()));
+    }
+
+    #[test]
+    fn how_long_is_said_exactly() {
+        let said = [60, 90, 5_400, 129_600, 2_678_400].map(|seconds| in_words(Duration::from_secs(seconds)));
+        assert_eq!(said, ["1m", "90s", "90m", "36h", "31d"]);
+        assert_eq!(in_words(Duration::from_millis(250)), "250ms");
     }
 
     #[test]

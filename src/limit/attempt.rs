@@ -9,7 +9,7 @@ use super::amount::Usage;
 use super::cell::Look;
 use super::node::{Cell, Count, Node, State};
 use super::rule::{Action, Kind, Mode, OnStoreError, Rule, Traits};
-use super::shared::{Ask, Key, Told};
+use super::shared::{Ask, Key};
 use super::subject::{self, Since, Subjects};
 use crate::domain::period::Period;
 use crate::domain::time::Timestamp;
@@ -49,7 +49,7 @@ pub enum Standing {
 pub enum Step {
     Granted,
     Refused(Refused),
-    /// To be asked of the store, each for the limit at this place; then tell what came of it.
+    /// To be asked of the store, each for the limit at this place; then tell the node what came of it.
     Ask(Vec<(usize, Ask)>),
     /// Somebody else is asking for the same cell: look again when there is an answer for it.
     Wait(Key),
@@ -172,13 +172,6 @@ impl<'r> Attempt<'r> {
     /// Whether the limit at this place lets all through while the store is away.
     pub fn opens_alone(&self, place: usize) -> bool {
         self.limits[place].rule.on_store_error == OnStoreError::Open
-    }
-
-    /// What came of an ask; `None` if nothing did.
-    pub fn learn(&mut self, node: &Node, place: usize, ask: &Ask, told: Option<&Told>, now: u64) {
-        if let Some(cell) = &self.limits[place].cell {
-            node.heard(cell, ask, told, now);
-        }
     }
 
     /// Asks for all that is unsure at once: a grant must not wait for another and be given back meanwhile.

@@ -1,11 +1,10 @@
 //! Each limit in words, with the most that can be used beyond it.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::rule::{Action, Kind, Mode, OnStoreError, QuotaAnchor, Rate, Rule, Window};
 use crate::domain::period::Cycle;
+use crate::domain::time::in_words;
 
 /// What `tacho limits explain` prints of one limit.
 #[derive(Debug, Serialize)]
@@ -59,7 +58,7 @@ fn amounts(rule: &Rule, kind: &Kind) -> String {
         Kind::Rate(rate) => format!(
             "{} in {}, {} of them at once{}",
             show(rate.limit.0),
-            humantime(rate.period),
+            in_words(rate.period),
             show(rate.burst.0),
             if rate.window == Window::Strict { ", never more in any such time" } else { "" }
         ),
@@ -141,27 +140,14 @@ fn rate_line(rule: &Rule, rate: &Rate) -> String {
             "{} at once and {} in each {} after it",
             show(rate.burst.0),
             show(rate.limit.0),
-            humantime(rate.period)
+            in_words(rate.period)
         ),
-        Window::Strict => format!("{} in any {}", show(rate.limit.0), humantime(rate.period)),
+        Window::Strict => format!("{} in any {}", show(rate.limit.0), in_words(rate.period)),
     }
 }
 
 fn per_second(rate: &Rate) -> i64 {
     rate.amount_of(1_000_000_000).max(1)
-}
-
-fn humantime(duration: Duration) -> String {
-    // Built from the same parts as it is read.
-    let seconds = duration.as_secs();
-    let parts = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
-    match parts
-        .iter()
-        .find(|(length, _)| seconds > 0 && duration.subsec_nanos() == 0 && seconds.is_multiple_of(*length))
-    {
-        Some((length, unit)) => format!("{}{unit}", seconds / length),
-        None => format!("{duration:?}"),
-    }
 }
 
 #[cfg(test)]

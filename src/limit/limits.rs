@@ -20,7 +20,7 @@ use super::config::LimitsConfig;
 use super::estimate::Estimates;
 use super::hold::{Hold, Holds, Origin, Part, Reservation};
 use super::meters::LimitMeters;
-use super::node::Node;
+use super::node::{Cell, Node};
 use super::rule::{Action, Kind, Rule, Traits};
 use super::shared::{Ask, Key, Ledger, Reporter, What};
 use super::store::{Answers, Store};
@@ -29,6 +29,7 @@ use crate::domain::call::Tokens;
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::money::NanoUsd;
 use crate::domain::time::Timestamp;
+use crate::telemetry::chain;
 
 /// What limits need of the rest of the house.
 #[derive(Clone)]
@@ -58,6 +59,24 @@ pub struct Asked {
     pub origin: Origin,
     pub input_tokens: Option<u32>,
     pub max_output_tokens: Option<u32>,
+}
+
+impl Asked {
+    /// As records name it where nothing else does.
+    fn tenant(&self) -> Arc<str> {
+        self.tenant.as_deref().unwrap_or("default").into()
+    }
+
+    fn traits<'a>(&'a self, tenant: &'a str, plan: &'a str) -> Traits<'a> {
+        Traits {
+            tenant,
+            user: self.user.as_deref(),
+            agent: self.agent.as_deref(),
+            model: self.model.as_deref(),
+            endpoint: self.endpoint.as_deref(),
+            plan,
+        }
+    }
 }
 
 /// The answer to `Asked`.
@@ -196,19 +215,12 @@ impl Limits {
         now.saturating_add(nanos(self.config.hold_ttl)) / 1_000
     }
 
-    /// What there is to know of each limit that is for such a request, without asking for anything.
+    /// How each limit stands that is for such a request, without taking anything of it.
     pub async fn show(&self, asked: &Asked) -> Vec<LimitState> {
         let rules = self.rules();
-        let tenant: Arc<str> = asked.tenant.as_deref().unwrap_or("default").into();
+        let tenant = asked.tenant();
         let (plan, since) = self.account(&rules, &tenant, asked).await;
-        let traits = Traits {
-            tenant: &tenant,
-            user: asked.user.as_deref(),
-            agent: asked.agent.as_deref(),
-            model: asked.model.as_deref(),
-            endpoint: asked.endpoint.as_deref(),
-            plan: &plan,
-        };
+        let traits = asked.traits(&tenant, &plan);
         let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &Usage::default(), self.now());
         // Nothing is wanted, so nothing is refused.
         self.decide(&mut attempt).await;
@@ -278,4 +290,34 @@ impl Limits {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Asks on their way. Each cell hears what came of it when this is dropped, also where the client has gone while it waited: a cell
+/// whose answer is never heard would be asked about no more.
+struct Asking<'l> {
+    limits: &'l Limits,
+    asks: Vec<(Arc<Cell>, Ask)>,
+    answers: Option<Answers>,
+}
+
+impl<'l> Asking<'l> {
+    fn new(limits: &'l Limits, asks: Vec<(Arc<Cell>, Ask)>) -> Self {
+        Self { limits, asks, answers: None }
+    }
+
+    async fn ask(&mut self) {
+        let only: Vec<Ask> = self.asks.iter().map(|(_, ask)| ask.clone()).collect();
+        self.answers = self.limits.ask(&only).await;
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let now = self.limits.now();
+        for (nth, (cell, ask)) in self.asks.iter().enumerate() {
+            let told = self.answers.as_ref().and_then(|answers| answers.of(nth));
+            self.limits.node.heard(cell, ask, told, now);
+            self.limits.answered(ask.key).notify_waiters();
+        }
+    }
 }

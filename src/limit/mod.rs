@@ -37,9 +37,3 @@ pub use rule::{Rule, Traits};
 pub use shared::{Key, Ledger};
 pub use store::{Store, StoreError};
 pub use subject::{Since, Subject};
-
-/// The error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

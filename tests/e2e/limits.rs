@@ -32,6 +32,11 @@ fn configure(folder: &Path, backend: &str, limits: &str) {
     std::fs::write(folder.join("tacho.toml"), format!("[limits]\n{patience}\n{backend}\n{limits}")).unwrap();
 }
 
+/// Two instances that meet in this Redis.
+fn shared(redis: &Redis) -> String {
+    format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url())
+}
+
 /// The example bot with its middleware.
 fn bot(tacho: &Tacho, model: &str) -> (Program, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -129,7 +134,7 @@ async fn five_over_two_bots_that_share_redis() {
     let mut redis = Redis::durable();
     let postgres = Postgres::start();
     let url = postgres.database("limits");
-    let backend = format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url());
+    let backend = shared(&redis);
     a_free_plan_of_five(&backend, [&url, &url], || {
         redis.kill();
         redis.again();
@@ -143,7 +148,7 @@ async fn five_over_two_bots_when_redis_has_lost_everything() {
     let mut redis = Redis::start();
     let postgres = Postgres::start();
     let url = postgres.database("limits");
-    let backend = format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url());
+    let backend = shared(&redis);
     a_free_plan_of_five(&backend, [&url, &url], || {
         redis.kill();
         redis.again();
@@ -157,7 +162,7 @@ async fn five_over_two_bots_with_a_database_each() {
     let mut redis = Redis::durable();
     let folder = tempfile::tempdir().unwrap();
     let urls = ["one", "two"].map(|name| format!("sqlite:{}", folder.path().join(format!("{name}.db")).display()));
-    let backend = format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url());
+    let backend = shared(&redis);
     a_free_plan_of_five(&backend, [&urls[0], &urls[1]], || {
         redis.kill();
         redis.again();
@@ -254,7 +259,7 @@ async fn a_reload_keeps_what_was_used_and_a_bad_one_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_limit_may_come_by_a_reload() {
     let redis = Redis::durable();
-    let backend = format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url());
+    let backend = shared(&redis);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let start = |folder: &tempfile::TempDir| {
         configure(folder.path(), &backend, "");
@@ -267,7 +272,8 @@ async fn the_first_limit_may_come_by_a_reload() {
     }
     for (tacho, folder) in both.iter().zip(&folders) {
         // A plan would not come by it: that takes a restart.
-        let limit = FREE_PLAN.replace("[plans.free]\ndefault = true\n", "").replace("match = { plan = \"free\" }\n", "");
+        let limit =
+            FREE_PLAN.replace("[plans.free]\ndefault = true\n", "").replace("match = { plan = \"free\" }\n", "");
         configure(folder.path(), &backend, &limit);
         tacho.signal("-HUP");
     }

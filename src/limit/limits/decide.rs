@@ -1,23 +1,15 @@
 //! Before a request: may it begin, and what is held for it.
 
 use super::*;
-use crate::limit::node::Cell;
 
 impl Limits {
     /// Decides on a request and holds what it will probably use.
     pub async fn check(&self, asked: &Asked) -> Decision {
         let started = (self.outside.now)();
         let rules = self.rules();
-        let tenant: Arc<str> = asked.tenant.as_deref().unwrap_or("default").into();
+        let tenant = asked.tenant();
         let (plan, since) = self.account(&rules, &tenant, asked).await;
-        let traits = Traits {
-            tenant: &tenant,
-            user: asked.user.as_deref(),
-            agent: asked.agent.as_deref(),
-            model: asked.model.as_deref(),
-            endpoint: asked.endpoint.as_deref(),
-            plan: &plan,
-        };
+        let traits = asked.traits(&tenant, &plan);
         let usage = self.expected(asked);
         let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &usage, self.now());
         let refused = self.decide(&mut attempt).await;
@@ -77,10 +69,9 @@ impl Limits {
     /// Asks, and learns what is told. False if nothing is.
     async fn learn(&self, attempt: &Attempt<'_>, asks: Vec<(usize, Ask)>) -> bool {
         let with_cell = |(place, ask): (usize, Ask)| Some((Arc::clone(attempt.limits[place].cell.as_ref()?), ask));
-        let mut asking = Asking { limits: self, asks: asks.into_iter().filter_map(with_cell).collect(), answers: None };
+        let mut asking = Asking::new(self, asks.into_iter().filter_map(with_cell).collect());
         self.fill_ledgers(&mut asking.asks).await;
-        let only: Vec<Ask> = asking.asks.iter().map(|(_, ask)| ask.clone()).collect();
-        asking.answers = self.ask(&only).await;
+        asking.ask().await;
         // What nobody answers for is decided without.
         asking.answers.as_ref().is_some_and(|answers| !answers.told.contains(&None))
     }
@@ -138,7 +129,7 @@ impl Limits {
                 Some(answers)
             }
             Ok(Err(error)) => {
-                self.trip(&crate::limit::chain(&error));
+                self.trip(&chain(&error));
                 None
             }
             Err(_) => {
@@ -181,24 +172,5 @@ impl Limits {
             old.release(&self.node, at);
         }
         reservation
-    }
-}
-
-/// Asks on their way. Each cell hears what came of it when this is dropped, also where the client has gone while it waited: a cell
-/// whose answer is never heard would be asked about no more.
-struct Asking<'l> {
-    limits: &'l Limits,
-    asks: Vec<(Arc<Cell>, Ask)>,
-    answers: Option<Answers>,
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        let now = self.limits.now();
-        for (nth, (cell, ask)) in self.asks.iter().enumerate() {
-            let told = self.answers.as_ref().and_then(|answers| answers.of(nth));
-            self.limits.node.heard(cell, ask, told, now);
-            self.limits.answered(ask.key).notify_waiters();
-        }
     }
 }

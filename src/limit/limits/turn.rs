@@ -23,15 +23,9 @@ impl Limits {
         if reports.is_empty() {
             return false;
         }
-        let asks: Vec<Ask> = reports.iter().map(|(_, ask)| ask.clone()).collect();
-        let answers = self.ask(&asks).await;
-        let now = self.now();
-        for (nth, (cell, ask)) in reports.iter().enumerate() {
-            let told = answers.as_ref().and_then(|answers| answers.of(nth));
-            self.node.heard(cell, ask, told, now);
-            self.answered(ask.key).notify_waiters();
-        }
-        reports.len() == MOST_REPORTS || all
+        let full = reports.len() == MOST_REPORTS;
+        Asking::new(self, reports).ask().await;
+        full || all
     }
 
     /// Says that this instance lives, hears how many do, and finds out whether the store is back.
@@ -50,7 +44,7 @@ impl Limits {
                     self.mended.notify_one();
                 }
             }
-            Ok(Err(error)) => self.trip(&crate::limit::chain(&error)),
+            Ok(Err(error)) => self.trip(&chain(&error)),
             Err(_) => self.trip("no answer in time"),
         }
     }

@@ -41,7 +41,8 @@ impl Crowd {
                 Step::Ask(asks) => {
                     for (place, ask) in asks {
                         let told = Shared::take(self.store.entry(ask.key).or_default(), &self.who, &ask, now / 1_000);
-                        attempt.learn(&self.node, place, &ask, Some(&told), now);
+                        let cell = attempt.limits[place].cell.clone().expect("it asked");
+                        self.node.heard(&cell, &ask, Some(&told), now);
                     }
                 }
             }

@@ -230,7 +230,8 @@ impl<'r> World<'r> {
             }
             Step::Ask(asks) if self.now < self.peers[peer].breaker_until => {
                 for (place, ask) in &asks {
-                    flight.attempt.learn(&node, *place, ask, None, now);
+                    let cell = flight.attempt.limits[*place].cell.as_ref().expect("it asked");
+                    node.heard(cell, ask, None, now);
                 }
                 self.alone(flight);
             }
