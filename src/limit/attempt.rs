@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::amount::Usage;
 use super::cell::Look;
 use super::node::{Cell, Count, Node, State};
-use super::rule::{Action, Kind, Mode, OnStoreError, Rule, Traits};
+use super::rule::{Action, Kind, Mode, OnStoreError, Rule, Tier, Traits};
 use super::shared::{Ask, Key};
 use super::subject::{self, Since, Subjects};
 use crate::domain::period::Period;
@@ -24,7 +24,7 @@ pub struct Attempt<'r> {
 /// A limit that is for this request.
 pub struct Matched<'r> {
     pub rule: &'r Arc<Rule>,
-    pub tier: usize,
+    pub tier: Tier,
     /// What it wants of the limit.
     pub amount: i64,
     /// Of a quota: from when to when it counts now.
@@ -358,7 +358,7 @@ impl Matched<'_> {
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
                 let (used, held) = (cell.used(), cell.held());
                 let remaining = quota.limit.0.saturating_sub(used).saturating_sub(held).max(0);
-                Stand { limit, used, held, remaining, reset: ends.map(|ends| ends.saturating_sub(now)) }
+                Stand { limit, used, held, remaining, reset: ends.map(|ends| ends.get().saturating_sub(now)) }
             }
             _ => Stand { limit, ..Stand::default() },
         }

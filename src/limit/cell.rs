@@ -38,9 +38,8 @@ pub struct RateCell {
 /// A quota of one period as this node sees it, in units of the meter.
 #[derive(Clone, Debug)]
 pub struct QuotaCell {
-    /// What our own ledger says is used, and whether the store has yet to be told.
-    pub ledger: Option<Ledger>,
-    ledger_is_news: bool,
+    /// What our own ledger says is used; `UNKNOWN` until it says so.
+    ledger: Ledger,
     /// What the store knows of it.
     reported: i64,
     /// What the other ledgers say.
@@ -53,8 +52,6 @@ pub struct QuotaCell {
     published: i64,
     /// To when that counts, in microseconds.
     until: u64,
-    /// What was used and held here when the store last answered.
-    mark: i64,
     pub talk: Talk,
 }
 
@@ -62,21 +59,33 @@ pub struct QuotaCell {
 #[derive(Clone, Debug)]
 pub struct Talk {
     incarnation: u64,
+    /// The version of the last ask, and whether it was answered.
     asked: u64,
-    told: u64,
+    answered: bool,
     /// When the store last answered; 0 for never.
     pub at: u64,
     /// An ask is on its way: the next one waits for its answer.
     pub busy: bool,
     /// Somebody looked: what is known must not grow old.
     pub looked_at: bool,
+    /// The ledger says what the store has yet to be told.
+    ledger_is_news: bool,
     /// What those want who wait for it, in units of the meter. Each takes itself off before it looks again.
     pub waiting: i64,
 }
 
 impl Talk {
     fn new(incarnation: u64) -> Self {
-        Self { incarnation, asked: 0, told: 0, at: 0, busy: false, looked_at: false, waiting: 0 }
+        Self {
+            incarnation,
+            asked: 0,
+            answered: true,
+            at: 0,
+            busy: false,
+            looked_at: false,
+            ledger_is_news: false,
+            waiting: 0,
+        }
     }
 
     pub fn known(&self) -> bool {
@@ -85,15 +94,15 @@ impl Talk {
 
     fn ask(&mut self, key: Key, what: What) -> Ask {
         self.asked += 1;
-        self.looked_at = false;
+        (self.answered, self.looked_at) = (false, false);
         Ask { key, incarnation: self.incarnation, version: self.asked, what }
     }
 
     /// Whether this answers the last ask. An earlier one did not know what was said since, so its answer no longer counts.
     fn hear(&mut self, version: u64, now: u64) -> bool {
-        let news = version == self.asked && version > self.told;
+        let news = version == self.asked && !self.answered;
         if news {
-            (self.told, self.at) = (version, now.max(1));
+            (self.answered, self.at) = (true, now.max(1));
         }
         news
     }
@@ -107,7 +116,7 @@ impl Talk {
 
     /// The store may have heard something, or granted it, of which this node does not know.
     fn unanswered(&self) -> bool {
-        self.asked > self.told && !self.busy
+        !self.answered && !self.busy
     }
 
     /// The last answer is so old that no refusal can be built on it.
@@ -316,22 +325,24 @@ fn ask_kernel(rate: &Rate, tat: u64, amount: i64, now: u64) -> Answer {
 impl QuotaCell {
     pub fn new(incarnation: u64) -> Self {
         Self {
-            ledger: None,
-            ledger_is_news: false,
+            ledger: UNKNOWN,
             reported: 0,
             elsewhere: 0,
             others: 0,
             out: 0,
             published: 0,
             until: 0,
-            mark: 0,
             talk: Talk::new(incarnation),
         }
     }
 
+    fn ledger(&self) -> Option<Ledger> {
+        (self.ledger != UNKNOWN).then_some(self.ledger)
+    }
+
     /// What all ledgers say is used.
     pub fn used(&self) -> i64 {
-        self.elsewhere.saturating_add(self.ledger.map_or(0, |ledger| ledger.used))
+        self.elsewhere.saturating_add(self.ledger.used)
     }
 
     /// What is held by all nodes, this one's as it stands.
@@ -371,7 +382,7 @@ impl QuotaCell {
 
     /// How much more is held here, or was used since, than the store knows: what is settled is not free for another hold.
     pub fn unpublished(&self) -> i64 {
-        let used = self.ledger.map_or(0, |ledger| ledger.used).saturating_sub(self.reported).max(0);
+        let used = self.ledger.used.saturating_sub(self.reported).max(0);
         self.out.saturating_sub(self.published).saturating_add(used)
     }
 
@@ -380,7 +391,7 @@ impl QuotaCell {
         let wish = wish.map(|(least, most)| QuotaWish { least, most, limit: terms.limit });
         // If less is held than was, others may have taken the rest before the answer is here.
         self.published = self.published.min(self.out);
-        let what = QuotaAsk { out: self.out, until: terms.until, ledger: self.ledger, wish, ends: terms.ends };
+        let what = QuotaAsk { out: self.out, until: terms.until, ledger: self.ledger(), wish, ends: terms.ends };
         self.talk.ask(key, What::Quota(what))
     }
 
@@ -400,24 +411,23 @@ impl QuotaCell {
         // Another instance on the same database may have told the store more.
         if let Some(told) = ledger {
             self.settled(*told);
-            self.ledger_is_news = self.ledger.is_some_and(|ours| ours.version > told.version);
+            self.talk.ledger_is_news = self.ledger().is_some_and(|ours| ours.version > told.version);
         }
-        self.mark = self.used() + self.out;
         *granted > 0
     }
 
     /// Of a record that was written: what the ledger says now. Older news than what is known are none.
     pub fn settled(&mut self, ledger: Ledger) {
-        if self.ledger.is_none_or(|known| ledger.version > known.version) {
-            (self.ledger, self.ledger_is_news) = (Some(ledger), true);
+        if self.ledger().is_none_or(|known| ledger.version > known.version) {
+            (self.ledger, self.talk.ledger_is_news) = (ledger, true);
         }
     }
 
     /// Without the store: holds what fits into this node's share of what was free when it was last heard.
     pub fn take_alone(&mut self, quota: &Quota, amount: i64, nodes: u32) -> Look {
-        let free = quota.limit.0.saturating_sub(self.mark).saturating_sub(self.others).max(0);
-        let since = self.used().saturating_add(self.out).saturating_sub(self.mark);
-        if since.saturating_add(amount) > free / i64::from(nodes) {
+        let known = [self.elsewhere, self.reported, self.others, self.published];
+        let free = known.iter().fold(quota.limit.0, |free, part| free.saturating_sub(*part)).max(0);
+        if self.unpublished().saturating_add(amount) > free / i64::from(nodes) {
             return Look::Over(None);
         }
         self.hold(amount);
@@ -430,7 +440,7 @@ impl QuotaCell {
     }
 
     pub fn has_changed(&self) -> bool {
-        self.out != self.published || self.ledger_is_news || self.talk.unanswered()
+        self.out != self.published || self.talk.ledger_is_news || self.talk.unanswered()
     }
 
     /// Half of the time for which the store believes what is held is over.
@@ -448,6 +458,9 @@ impl QuotaCell {
         self.out == 0 && self.published == 0 && !self.talk.busy
     }
 }
+
+/// No ledger has this version.
+const UNKNOWN: Ledger = Ledger { version: u64::MAX, used: 0 };
 
 /// What an ask of a quota says beside the amounts; times in microseconds.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::amount::Usage;
-use super::rule::{Kind, Rule, Traits};
+use super::rule::{Kind, Rule, Tier, Traits};
 use super::shared::Key;
 use super::subject::{self, Since, Subject, Subjects};
 use crate::domain::call::Usage as CallUsage;
@@ -17,7 +17,7 @@ use crate::domain::time::Timestamp;
 #[derive(Clone, Debug)]
 pub struct Charge {
     pub rule: Arc<Rule>,
-    pub tier: usize,
+    pub tier: Tier,
     pub key: Key,
     /// Of a quota: when its period began; `None` for a rate.
     pub period: Option<Timestamp>,

@@ -1,15 +1,18 @@
 //! All that one instance knows of limits: its cells, within a bound. It makes an attempt of each request, finds what must be told
 //! to the store, and hears what the store tells. It reads no clock and does no I/O.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 use super::amount::Meter;
 use super::cell::{Look, QuotaCell, RateCell, Talk, Terms};
-use super::rule::{Kind, Mode, OnStoreError, Rate, Rule};
+use super::rule::{Kind, Mode, OnStoreError, Rate, Rule, Tier};
 use super::shared::{Ask, Key, Ledger, Told};
 
 /// The cells of one instance.
@@ -25,19 +28,22 @@ pub struct Node {
     news: Mutex<VecDeque<Arc<Cell>>>,
 }
 
-type Shard = Mutex<FxHashMap<Key, Arc<Cell>>>;
+type Shard = Mutex<FxHashSet<Kept>>;
 
 /// One limit and subject, of a quota one period.
 pub struct Cell {
     pub key: Key,
     state: Mutex<State>,
-    in_news: AtomicBool,
 }
+
+/// A cell in a set, found by its key.
+struct Kept(Arc<Cell>);
 
 pub(super) struct State {
     pub rule: Arc<Rule>,
-    /// Which of the rule's amounts: 0 its own, then its overrides.
-    pub tier: usize,
+    tier: Tier,
+    /// It stands in the queue of news.
+    in_news: bool,
     pub count: Count,
 }
 
@@ -46,7 +52,7 @@ pub(super) enum Count {
     Quota {
         cell: QuotaCell,
         /// When the period ends, in nanoseconds; `None` for a lifetime.
-        ends: Option<u64>,
+        ends: Option<NonZeroU64>,
     },
 }
 
@@ -88,30 +94,33 @@ impl Node {
     }
 
     pub fn find(&self, key: Key) -> Option<Arc<Cell>> {
-        lock(self.shard(key)).get(&key).cloned()
+        lock(self.shard(key)).get(&key).map(|kept| Arc::clone(&kept.0))
     }
 
     /// The cell of this key, new if need be. `None` when there is no room: every cell has something to tell.
-    pub fn cell(&self, key: Key, rule: &Arc<Rule>, tier: usize, ends: Option<u64>, now: u64) -> Option<Arc<Cell>> {
+    pub fn cell(&self, key: Key, rule: &Arc<Rule>, tier: Tier, ends: Option<u64>, now: u64) -> Option<Arc<Cell>> {
         let mut shard = lock(self.shard(key));
-        if let Some(cell) = shard.get(&key) {
+        if let Some(Kept(cell)) = shard.get(&key) {
             return Some(Arc::clone(cell));
         }
         if self.subjects() >= self.most_cells {
             // Nobody else may have it in hand: what is charged to a forgotten cell would not be known.
-            let can_go = |cell: &Arc<Cell>| Arc::strong_count(cell) == 1 && cell.is_clean(now);
-            let clean = shard.iter().take(EVICTION_PROBES).find(|(_, cell)| can_go(cell)).map(|(key, _)| *key);
+            let can_go = |Kept(cell): &&Kept| Arc::strong_count(cell) == 1 && cell.lock().is_clean(now);
+            let clean = shard.iter().take(EVICTION_PROBES).find(can_go).map(|Kept(cell)| cell.key);
             shard.remove(&clean?);
             self.cells.fetch_sub(1, Ordering::Relaxed);
         }
         let birth = self.births.fetch_add(1, Ordering::Relaxed);
         let count = match rule.tier(tier) {
             Kind::Rate(_) => Count::Rate(RateCell::new(birth)),
-            Kind::Quota(_) => Count::Quota { cell: QuotaCell::new(birth), ends },
+            Kind::Quota(_) => {
+                let ends = ends.map(|ends| NonZeroU64::new(ends).unwrap_or(NonZeroU64::MIN));
+                Count::Quota { cell: QuotaCell::new(birth), ends }
+            }
         };
-        let state = Mutex::new(State { rule: Arc::clone(rule), tier, count });
-        let cell = Arc::new(Cell { key, state, in_news: AtomicBool::new(false) });
-        shard.insert(key, Arc::clone(&cell));
+        let state = State { rule: Arc::clone(rule), tier, in_news: false, count };
+        let cell = Arc::new(Cell { key, state: Mutex::new(state) });
+        shard.insert(Kept(Arc::clone(&cell)));
         self.cells.fetch_add(1, Ordering::Relaxed);
         Some(cell)
     }
@@ -124,7 +133,9 @@ impl Node {
 
     /// The store is to be told of this cell, unless every instance counts for itself.
     pub fn announce(&self, cell: &Arc<Cell>) {
-        if cell.lock().rule.mode != Mode::Local && !cell.in_news.swap(true, Ordering::AcqRel) {
+        let mut state = cell.lock();
+        if state.rule.mode != Mode::Local && !std::mem::replace(&mut state.in_news, true) {
+            drop(state);
             lock(&self.news).push_back(Arc::clone(cell));
         }
     }
@@ -145,9 +156,9 @@ impl Node {
             }
             let Some(cell) = lock(&self.news).pop_front() else { break };
             let mut state = cell.lock();
-            let slack = self.slack(&state.rule, state.rule.tier(state.tier));
+            let slack = self.slack(&state.rule, state.kind());
             if !state.talk().busy && (all || state.is_due(slack, until, now)) {
-                cell.in_news.store(false, Ordering::Release);
+                state.in_news = false;
                 state.talk_mut().busy = true;
                 let ask = state.report(cell.key, until, now);
                 drop(state);
@@ -201,7 +212,7 @@ impl Node {
     /// was used comes with the ledger.
     pub fn replace(&self, cell: &Arc<Cell>, held: i64, used: i64, drained: u64, now: u64) {
         let mut state = cell.lock();
-        let State { rule, tier, count } = &mut *state;
+        let State { rule, tier, count, .. } = &mut *state;
         match (rule.tier(*tier), count) {
             (Kind::Rate(rate), Count::Rate(bucket)) => {
                 let nanos = rate.nanos_for(used).saturating_sub(rate.nanos_for(held));
@@ -219,7 +230,7 @@ impl Node {
     /// All cells, a shard at a time.
     pub fn each(&self, mut look: impl FnMut(&Arc<Cell>)) {
         for shard in &self.shards {
-            let cells: Vec<Arc<Cell>> = lock(shard).values().cloned().collect();
+            let cells: Vec<Arc<Cell>> = lock(shard).iter().map(|kept| Arc::clone(&kept.0)).collect();
             cells.iter().for_each(&mut look);
         }
     }
@@ -242,9 +253,9 @@ impl Cell {
     /// Of its rule, how much of the limit is used and held, in thousandths.
     pub fn used_share(&self, now: u64) -> (Arc<Rule>, u64) {
         let state = self.lock();
-        let (used, limit) = match (state.rule.tier(state.tier), &state.count) {
+        let (used, limit) = match (state.kind(), &state.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => (cell.tat.saturating_sub(now), rate.capacity()),
-            (Kind::Quota(quota), Count::Quota { cell, ends }) if ends.is_none_or(|ends| now < ends) => {
+            (Kind::Quota(quota), Count::Quota { cell, ends }) if ends.is_none_or(|ends| now < ends.get()) => {
                 let used = cell.used().saturating_add(cell.held()).max(0).unsigned_abs();
                 (used, quota.limit.0.unsigned_abs())
             }
@@ -253,19 +264,43 @@ impl Cell {
         let share = u128::from(used) * 1_000 / u128::from(limit.max(1));
         (Arc::clone(&state.rule), u64::try_from(share).unwrap_or(u64::MAX))
     }
+}
+
+impl Borrow<Key> for Kept {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Kept {}
+
+impl State {
+    fn kind(&self) -> &Kind {
+        self.rule.tier(self.tier)
+    }
 
     fn is_clean(&self, now: u64) -> bool {
-        !self.in_news.load(Ordering::Acquire)
-            && match &self.lock().count {
+        !self.in_news
+            && match &self.count {
                 Count::Rate(cell) => cell.is_clean(now),
                 Count::Quota { cell, .. } => cell.is_clean(),
             }
     }
-}
 
-impl State {
     /// The rule as it is now: a reload may have changed amounts.
-    pub fn follow(&mut self, rule: &Arc<Rule>, tier: usize, now: u64) {
+    pub fn follow(&mut self, rule: &Arc<Rule>, tier: Tier, now: u64) {
         if Arc::ptr_eq(&self.rule, rule) && self.tier == tier {
             return;
         }
@@ -292,10 +327,10 @@ impl State {
     }
 
     pub fn look(&self, amount: i64, slack: i64, now: u64) -> Look {
-        match (self.rule.tier(self.tier), &self.count) {
+        match (self.kind(), &self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => cell.look(rate, amount, self.rule.mode, slack, now),
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
-                cell.look(quota, amount, self.rule.mode, slack, *ends, now)
+                cell.look(quota, amount, self.rule.mode, slack, ends.map(NonZeroU64::get), now)
             }
             _ => Look::Unsure,
         }
@@ -314,7 +349,7 @@ impl State {
 
     /// Takes without the store what the rule's own policy allows.
     pub fn take_alone(&mut self, amount: i64, nodes: u32, now: u64) -> Look {
-        let State { rule, tier, count } = self;
+        let State { rule, tier, count, .. } = self;
         let look = match (rule.on_store_error, rule.tier(*tier), count) {
             (OnStoreError::Closed, ..) => Look::Over(None),
             (OnStoreError::Local, Kind::Rate(rate), Count::Rate(cell)) => {
@@ -352,7 +387,7 @@ impl State {
 
     /// An ask for `amount` more, or only for news, with what those want who wait for the answer.
     pub fn wish(&mut self, key: Key, amount: Option<i64>, nodes: u32, until: u64, now: u64) -> Ask {
-        let State { rule, tier, count } = self;
+        let State { rule, tier, count, .. } = self;
         match (rule.tier(*tier), count) {
             (Kind::Rate(rate), Count::Rate(cell)) => {
                 let chunk =
@@ -374,7 +409,7 @@ impl State {
 
     /// What the store is to be told without a wish; gives back what was taken in advance.
     fn report(&mut self, key: Key, until: u64, now: u64) -> Ask {
-        let State { rule, tier, count } = self;
+        let State { rule, tier, count, .. } = self;
         match (rule.tier(*tier), count) {
             (Kind::Rate(rate), Count::Rate(cell)) => cell.ask(key, rate, None, now),
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
@@ -405,7 +440,7 @@ impl State {
         if silence < SHORTEST_SILENCE {
             return false;
         }
-        match (self.rule.tier(self.tier), &self.count) {
+        match (self.kind(), &self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => {
                 silence >= LONGEST_SILENCE
                     || cell.unacked() > rate.nanos_for(slack) / 2
@@ -429,8 +464,8 @@ const LONGEST_SILENCE: u64 = 1_000_000_000;
 /// While the store is away, it may be back after so long.
 const AWAY: u64 = 1_000_000_000;
 
-fn terms(limit: i64, ends: Option<u64>, until: u64) -> Terms {
-    Terms { limit, until, ends: ends.map_or(0, |ends| ends / 1_000) }
+fn terms(limit: i64, ends: Option<NonZeroU64>, until: u64) -> Terms {
+    Terms { limit, until, ends: ends.map_or(0, |ends| ends.get() / 1_000) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

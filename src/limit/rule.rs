@@ -245,6 +245,10 @@ impl Match {
     }
 }
 
+/// Which of a rule's amounts: 0 its own, then its overrides. Small, as every subject has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tier(u32);
+
 /// `user ann, plan free`; empty for all.
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,14 +258,16 @@ impl fmt::Display for Match {
 }
 
 impl Rule {
-    /// Which amounts are for this one: 0 the rule's own, else the first override that matches, from 1.
-    pub fn tier_for(&self, traits: &Traits<'_>) -> usize {
-        self.overrides.iter().position(|(matches, _)| matches.matches(traits)).map_or(0, |place| place + 1)
+    /// Which amounts are for this one: those of the first override that matches, else its own.
+    pub fn tier_for(&self, traits: &Traits<'_>) -> Tier {
+        let tier = (1..).zip(&self.overrides).find(|(_, (matches, _))| matches.matches(traits));
+        Tier(tier.map_or(0, |(tier, _)| tier))
     }
 
     /// The amounts of a tier. Its own where there are fewer.
-    pub fn tier(&self, tier: usize) -> &Kind {
-        tier.checked_sub(1).and_then(|place| self.overrides.get(place)).map_or(&self.kind, |(_, kind)| kind)
+    pub fn tier(&self, Tier(tier): Tier) -> &Kind {
+        let place = usize::try_from(tier).ok().and_then(|tier| tier.checked_sub(1));
+        place.and_then(|place| self.overrides.get(place)).map_or(&self.kind, |(_, kind)| kind)
     }
 
     /// Whether usage must be told apart by model, as one request may call several.

@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 
 /// Names a state in the store: a limit, a subject and, for a quota, a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// Aligned to 16 bytes it would make each cell larger by as many.
+#[repr(Rust, packed(8))]
 pub struct Key(pub u128);
 
 /// 32 hex digits.
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", { self.0 })
     }
 }
 

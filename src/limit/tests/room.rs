@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::attempt::{Attempt, Reason, Step};
-use super::super::node::Node;
+use super::super::node::{Cell, Node};
 use super::super::rule::Traits;
 use super::super::shared::{Key, Reporter, Shared};
 use super::super::subject::Since;
@@ -80,4 +80,11 @@ fn hostile_subjects_fill_no_memory_and_turn_nobody_away_for_long() {
         assert!(crowd.node.subjects() <= MOST);
     }
     assert_eq!(crowd.comes("new", later + 6_000 * SECOND), Ok(()));
+}
+
+/// A set has at least seven places for sixteen, each a pointer and a byte; two counts stand before what is shared.
+#[test]
+fn a_subject_takes_no_more_than_200_bytes() {
+    let (counts, pointer) = (2 * size_of::<usize>(), size_of::<usize>() + 1);
+    assert!(size_of::<Cell>() + counts + pointer * 16 / 7 <= 200);
 }
