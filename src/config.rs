@@ -10,6 +10,7 @@ use crate::domain::plan::Plans;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::limit::{LimitsConfig, Rules};
+use crate::metrics::MetricsConfig;
 use crate::persist::DatabaseConfig;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -24,6 +25,7 @@ pub struct Config {
     pub assemble: AssembleConfig,
     pub prices: PricesConfig,
     pub plans: Plans,
+    pub metrics: MetricsConfig,
     pub privacy: PrivacyConfig,
     pub telemetry: TelemetryConfig,
     pub limits: LimitsConfig,
@@ -42,6 +44,7 @@ impl Default for Config {
             assemble: AssembleConfig::default(),
             prices: PricesConfig::default(),
             plans: Plans::default(),
+            metrics: MetricsConfig::default(),
             privacy: PrivacyConfig::default(),
             telemetry: TelemetryConfig::default(),
             limits: LimitsConfig::default(),

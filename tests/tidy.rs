@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("cli", &["api", "app", "config", "limit", "persist", "telemetry"]),
     ("app", EVERYTHING),
-    ("config", &["assemble", "ingest", "journal", "limit", "persist"]),
+    ("config", &["assemble", "ingest", "journal", "limit", "metrics", "persist"]),
     ("domain", &[]),
     ("ingest", &["telemetry"]),
     ("journal", &["telemetry"]),
@@ -282,7 +282,7 @@ fn every_metric_is_named_once_and_well() {
     names.sort();
     let twice: Vec<String> = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect();
     assert_none(&twice, "a metric is named in one place");
-    let text = tacho::metrics::Metrics::default().text().unwrap();
+    let text = tacho::metrics::Metrics::default().exposition(tacho::metrics::Format::Text);
     let mut faults = Vec::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').unwrap();

@@ -1,6 +1,7 @@
 //! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, accounts, limits. It reads the handles it is
 //! given, and changes nothing but accounts and holds, when somebody says so.
 
+mod accept;
 mod accounts;
 mod check;
 mod problem;
@@ -14,7 +15,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use tokio::net::TcpListener;
 
 use crate::domain::time::Timestamp;
@@ -29,8 +30,8 @@ pub fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '
 /// What the face shows.
 #[derive(Clone)]
 pub struct Handles {
-    /// The whole registry as text.
-    pub metrics: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// The whole registry, in OpenMetrics or in Prometheus' own format.
+    pub metrics: Arc<dyn Fn(bool) -> String + Send + Sync>,
     /// There once the database could be opened.
     pub store: Arc<OnceLock<Store>>,
     pub limits: Arc<Limits>,
@@ -70,11 +71,12 @@ pub async fn serve(
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
-async fn metrics(State(handles): State<Handles>) -> Response {
-    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-    match (handles.metrics)() {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+/// Writing out many thousand series takes a while, so it is not done where spans are taken.
+async fn metrics(State(handles): State<Handles>, headers: HeaderMap) -> Response {
+    let openmetrics = accept::wants_openmetrics(&headers);
+    match tokio::task::spawn_blocking(move || (handles.metrics)(openmetrics)).await {
+        Ok(text) => ([(header::CONTENT_TYPE, accept::content_type(openmetrics))], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 

@@ -144,7 +144,7 @@ async fn watch(store: Store, metrics: Arc<Metrics>, no_more: CancellationToken) 
         };
         tokio::select! {
             drift = look => match drift {
-                Ok(drift) => metrics.drift(&drift),
+                Ok(drift) => metrics.drift(drift),
                 Err(error) => tracing::debug!(%error, "drift of the accounts not known"),
             },
             () = no_more.cancelled() => return Ok(()),

@@ -16,9 +16,10 @@ use crate::domain::money::NanoUsd;
 use crate::domain::plan::{Overage, Plans};
 use crate::domain::time::Timestamp;
 use crate::limit::{
-    Backend, Key, Ledger, LimitMeters, Limits, Outside, Rule, Since, Store as LimitStore, StoreError, plan_rule,
+    self, Backend, Key, Ledger, LimitMeters, Limits, Meter, Outside, Rule, Since, Store as LimitStore, StoreError,
+    plan_rule,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{LimitReading, Metrics};
 use crate::persist::Store;
 use crate::price::{PriceBook, Priced};
 
@@ -68,27 +69,32 @@ pub fn limits(
 }
 
 fn meters(metrics: &Metrics) -> LimitMeters {
-    let crate::metrics::LimitFamilies {
-        decisions,
-        check_duration,
-        limit,
-        used_ratio,
-        subjects_over,
-        overshoot_bound,
-        store_up,
-        holds_expired,
-        untold,
-    } = metrics.limits.clone();
+    let families = metrics.limits.clone();
     LimitMeters {
-        decisions,
-        check_duration,
-        limit,
-        used_ratio,
-        subjects_over,
-        overshoot_bound,
-        store_up,
-        holds_expired,
-        untold,
+        decisions: families.decisions.clone(),
+        check_duration: families.check_duration.clone(),
+        store_up: families.store_up.clone(),
+        holds_expired: families.holds_expired.clone(),
+        untold: families.untold.clone(),
+        stand: Arc::new(move |readings| families.stand(readings.iter().map(shown).collect())),
+    }
+}
+
+/// As Prometheus has it: seconds, shares, and money in dollars.
+#[expect(clippy::cast_precision_loss, reason = "shown, not decided by")]
+fn shown(reading: &limit::LimitReading) -> LimitReading {
+    let unit = if reading.meter == Meter::Cost { 1e9 } else { 1.0 };
+    let seconds = |time: Timestamp| time.0 as f64 / 1e9;
+    LimitReading {
+        limit: Arc::clone(&reading.limit),
+        amount: reading.amount as f64 / unit,
+        overshoot_bound: reading.overshoot_bound as f64 / unit,
+        used_ratio: reading.used as f64 / 1e6,
+        over: reading.over.iter().map(|(threshold, subjects)| (f64::from(*threshold) / 1e3, *subjects)).collect(),
+        period: reading.period.and_then(|period| {
+            let ends = period.end?;
+            Some((ends.since(period.start).as_secs_f64(), seconds(ends)))
+        }),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::domain::time::Timestamp;
 use crate::ingest::{IngestMeters, Intake, Keeper, NotKept, Rules};
 use crate::journal::{self, Journal, JournalError, JournalMeters, NotAppended};
 use crate::limit::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::persist::PersistError;
 use crate::price::PriceBook;
 use crate::telemetry::Filter;
@@ -85,9 +85,11 @@ pub struct Orders<S> {
 /// not reach the database in time stays in the journal, and is written after the next start.
 pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Result<(), AppError> {
     make_folder(&config.data_dir)?;
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(&config.metrics));
     let book = Arc::new(Book::new(price_book(&config)?));
     let journal = journal::open(&config.data_dir.join("journal"), &config.journal, journal_meters(&metrics))?;
+    let age = journal.age();
+    metrics.read_journal_age(move || age().as_secs_f64());
     let doors = Doors::open(&config).await?;
     let rules = Rules::new(&config.ingest, config.privacy.error_messages);
     let intake = Intake::new(&config.ingest, rules, meters(&metrics), keeper(&journal));
@@ -191,22 +193,23 @@ fn handles(
         ];
         reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     };
-    let text = move || registry.text().map_err(|error| error.to_string());
-    api::Handles { metrics: Arc::new(text), store, limits, not_ready: Arc::new(not_ready), now }
+    let exposition =
+        move |openmetrics: bool| registry.exposition(if openmetrics { Format::OpenMetrics } else { Format::Text });
+    api::Handles { metrics: Arc::new(exposition), store, limits, not_ready: Arc::new(not_ready), now }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps times as floats")]
 fn meters(metrics: &Arc<Metrics>) -> IngestMeters {
     let seen = Arc::clone(metrics);
     IngestMeters {
-        spans: metrics.ingest_spans.clone(),
-        bodies_refused: metrics.ingest_bodies_refused.clone(),
-        ignored_signals: metrics.ingest_ignored.clone(),
+        spans: metrics.ingest.spans.clone(),
+        bodies_refused: metrics.ingest.bodies_refused.clone(),
+        ignored_signals: metrics.ingest.ignored.clone(),
         seen: Arc::new(move |service| seen.seen(service, now().0 as f64 / 1e9)),
     }
 }
 
 fn journal_meters(metrics: &Metrics) -> JournalMeters {
-    let crate::metrics::JournalFamilies { bytes, fsync, oldest, quarantined } = metrics.journal.clone();
-    JournalMeters { bytes, fsync, oldest, quarantined }
+    let crate::metrics::JournalFamilies { bytes, max_bytes, fsync, quarantined, lost } = metrics.journal.clone();
+    JournalMeters { bytes, max_bytes, fsync, quarantined, lost }
 }

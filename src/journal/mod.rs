@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntGauge};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -48,10 +48,11 @@ fn large_enough<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, 
 #[derive(Clone)]
 pub struct JournalMeters {
     pub bytes: IntGauge,
+    pub max_bytes: IntGauge,
     pub fsync: Histogram,
-    /// Age of the oldest frame that is still needed.
-    pub oldest: Gauge,
     pub quarantined: IntCounter,
+    /// Frames in what was set aside.
+    pub lost: IntCounter,
 }
 
 /// A frame that was read back.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ struct Shared {
     /// With so many bytes there is no room for another segment.
     full: u64,
     broken: AtomicBool,
+    /// Since when the oldest frame that is still needed is there.
+    oldest: Mutex<Option<Instant>>,
 }
 
 /// The way to the journal. The thread ends when the last of these is gone.
@@ -56,7 +58,8 @@ impl Journal {
         let (orders, waiting) = mpsc::channel(MOST_WAITING);
         let (tell, durable) = watch::channel(log.next().before());
         let (bytes, broken) = (AtomicU64::new(log.bytes()), AtomicBool::new(false));
-        let shared = Arc::new(Shared { bytes, full: log.full(), broken });
+        let shared = Arc::new(Shared { bytes, full: log.full(), broken, oldest: Mutex::default() });
+        meters.max_bytes.set(i64::try_from(log.full()).unwrap_or(i64::MAX));
         let (seen, counted) = (Arc::clone(&shared), meters.clone());
         let thread = Thread { log, tell, shared: seen, meters: counted, marks: VecDeque::new() };
         thread::Builder::new().name("journal".to_owned()).spawn(move || thread.run(waiting))?;
@@ -83,6 +86,15 @@ impl Journal {
     /// Whether it takes nothing more until a restart.
     pub fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Relaxed)
+    }
+
+    /// Reads how old the oldest frame is that is still needed.
+    pub fn age(&self) -> impl Fn() -> Duration + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let oldest = shared.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+            oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
+        }
     }
 
     /// Says that frames before this one are needed no longer. That must be durable elsewhere.
@@ -115,6 +127,8 @@ impl Follower {
                 Step::End => return Ok(None),
                 Step::Quarantined(damaged) => {
                     self.meters.quarantined.inc();
+                    // Where it is not known how many there were, it was at least one.
+                    self.meters.lost.inc_by(damaged.to.0.saturating_sub(damaged.from.0).max(1));
                     tracing::error!(
                         file = damaged.file,
                         bytes = damaged.bytes,
@@ -217,7 +231,8 @@ impl<D: Disk> Thread<D> {
         self.shared.bytes.store(bytes, Ordering::Relaxed);
         self.shared.broken.store(self.log.poisoned(), Ordering::Relaxed);
         self.meters.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.meters.oldest.set(self.marks.front().map_or(0.0, |(_, time)| time.elapsed().as_secs_f64()));
+        let oldest = self.marks.front().map(|(_, time)| *time);
+        *self.shared.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
     }
 }
 

@@ -150,9 +150,11 @@ impl Limits {
     pub fn new(config: LimitsConfig, rules: Vec<Rule>, node: Arc<str>, outside: Outside, meters: LimitMeters) -> Self {
         let now = (outside.now)();
         let micros = now.0 / 1_000;
+        let rules: Arc<[Arc<Rule>]> = rules.into_iter().map(Arc::new).collect();
+        meters.begin(&rules);
         Self {
             node: Node::new(micros, config.max_subjects, config.expected_nodes),
-            rules: RwLock::new(rules.into_iter().map(Arc::new).collect()),
+            rules: RwLock::new(rules),
             holds: Holds::new(config.max_subjects, now.0),
             estimates: Estimates::new(config.estimate.clone()),
             store: OnceLock::new(),
@@ -174,6 +176,7 @@ impl Limits {
     /// Other rules from now on. What was used stays with every limit that counts the same as before.
     pub fn reload(&self, rules: Vec<Rule>) {
         let rules: Arc<[Arc<Rule>]> = rules.into_iter().map(Arc::new).collect();
+        self.meters.begin(&rules);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         self.publish();
     }

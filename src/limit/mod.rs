@@ -32,7 +32,7 @@ pub use config::{Backend, LimitsConfig, RefusalForm, Rules, plan_rule};
 pub use explain::{Explained, explain};
 pub use hold::{Origin, Reservation};
 pub use limits::{Admission, Asked, Decision, LimitState, Limits, Outside, Refusal};
-pub use meters::LimitMeters;
+pub use meters::{LimitMeters, LimitReading};
 pub use rule::{Rule, Traits};
 pub use shared::{Key, Ledger};
 pub use store::{Store, StoreError};

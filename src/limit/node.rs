@@ -12,6 +12,7 @@ use rustc_hash::FxHashSet;
 
 use super::amount::Meter;
 use super::cell::{Look, QuotaCell, RateCell, Talk, Terms};
+use super::meters::Used;
 use super::rule::{Kind, Mode, OnStoreError, Rate, Rule, Tier};
 use super::shared::{Ask, Key, Ledger, Told};
 
@@ -250,19 +251,19 @@ impl Cell {
         self.lock().rule.meter
     }
 
-    /// Of its rule, how much of the limit is used and held, in thousandths.
-    pub fn used_share(&self, now: u64) -> (Arc<Rule>, u64) {
+    /// Of its rule, how much of the limit is used and held.
+    pub fn used_share(&self, now: u64) -> (Arc<Rule>, Used) {
         let state = self.lock();
-        let (used, limit) = match (state.kind(), &state.count) {
-            (Kind::Rate(rate), Count::Rate(cell)) => (cell.tat.saturating_sub(now), rate.capacity()),
+        let (used, limit, ends) = match (state.kind(), &state.count) {
+            (Kind::Rate(rate), Count::Rate(cell)) => (cell.tat.saturating_sub(now), rate.capacity(), None),
             (Kind::Quota(quota), Count::Quota { cell, ends }) if ends.is_none_or(|ends| now < ends.get()) => {
                 let used = cell.used().saturating_add(cell.held()).max(0).unsigned_abs();
-                (used, quota.limit.0.unsigned_abs())
+                (used, quota.limit.0.unsigned_abs(), ends.map(NonZeroU64::get))
             }
-            _ => (0, 1),
+            _ => (0, 1, None),
         };
-        let share = u128::from(used) * 1_000 / u128::from(limit.max(1));
-        (Arc::clone(&state.rule), u64::try_from(share).unwrap_or(u64::MAX))
+        let millionths = u128::from(used) * 1_000_000 / u128::from(limit.max(1));
+        (Arc::clone(&state.rule), Used { millionths: u64::try_from(millionths).unwrap_or(u64::MAX), ends })
     }
 }
 

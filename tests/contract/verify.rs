@@ -188,8 +188,8 @@ impl Spoiler<'_> {
     /// As the gauge shows it.
     async fn drift(&self) -> [i64; 3] {
         let metrics = Metrics::default();
-        metrics.drift(&self.store.drift().await.unwrap());
-        let text = metrics.text().unwrap();
+        metrics.drift(self.store.drift().await.unwrap());
+        let text = metrics.exposition(tacho::metrics::Format::Text);
         ["requests", "tokens", "cost_nanousd"].map(|counter| {
             let series = format!("tacho_ledger_drift{{counter=\"{counter}\"}} ");
             text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
