@@ -1,5 +1,6 @@
 //! Clients that send what they are told, byte for byte, and put each answer on one line.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -19,13 +20,13 @@ pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/E
 #[derive(Clone)]
 pub struct Ask {
     method: &'static str,
-    path: &'static str,
+    path: Cow<'static, str>,
     headers: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
 }
 
 pub fn post(content_type: &'static str, body: impl Into<Vec<u8>>) -> Ask {
-    Ask { method: "POST", path: "/v1/traces", headers: vec![("content-type", content_type)], body: body.into() }
+    Ask { method: "POST", path: "/v1/traces".into(), headers: vec![("content-type", content_type)], body: body.into() }
 }
 
 impl Ask {
@@ -34,8 +35,8 @@ impl Ask {
         self
     }
 
-    pub fn path(mut self, path: &'static str) -> Self {
-        self.path = path;
+    pub fn path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
+        self.path = path.into();
         self
     }
 

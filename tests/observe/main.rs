@@ -1,0 +1,19 @@
+//! What operators see: metrics in a real Prometheus, the panels over a day of them, alerts, notices.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "../support/client.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod client;
+mod day;
+#[path = "../support/load.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod load;
+#[path = "../support/prometheus.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod prometheus;
+mod scrape;
+#[path = "../support/tacho.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod tacho_process;
+#[path = "../support/usage.rs"]
+mod usage;

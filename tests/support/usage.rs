@@ -1,0 +1,67 @@
+//! Requests and calls as the pipeline hands them to the metrics.
+
+use std::time::Duration;
+
+use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho::domain::ids::{SpanId, TraceId};
+use tacho::domain::record::{Record, Request, Totals};
+use tacho::domain::time::Timestamp;
+
+pub struct Asked<'a> {
+    pub number: u64,
+    pub at: Timestamp,
+    pub service: &'a str,
+    pub endpoint: &'a str,
+    pub user: &'a str,
+    pub status: u16,
+    pub duration: Duration,
+}
+
+impl Asked<'_> {
+    pub fn request(&self, calls: Vec<Call>) -> Request {
+        let record = Record {
+            key: key(self.number, 0, self.at),
+            service: Some(self.service.into()),
+            instance: None,
+            user: Some(self.user.into()),
+            agent: None,
+            endpoint: Some(self.endpoint.into()),
+            method: Some("POST".into()),
+            status: Some(self.status),
+            duration: self.duration,
+            error: None,
+            totals: Totals::of(&calls),
+        };
+        Request { record, calls }
+    }
+
+    /// A streamed chat that used so much.
+    pub fn call(&self, nth: u64, provider: &str, model: &str, tokens: Tokens, cost: Cost) -> Call {
+        Call {
+            key: key(self.number, nth + 1, self.at),
+            request: None,
+            provider: Some(provider.into()),
+            request_model: Some(model.into()),
+            response_model: None,
+            operation: Some("chat".into()),
+            usage: Usage::Reported(tokens),
+            cost,
+            reported_cost: None,
+            service_tier: None,
+            streaming: true,
+            duration: self.duration / 2,
+            time_to_first_token: Some(self.duration / 10),
+            error_type: None,
+            dialect: "test".into(),
+        }
+    }
+}
+
+fn key(number: u64, span: u64, at: Timestamp) -> Key {
+    Key {
+        started_at: at,
+        trace_id: TraceId::from_bytes(&u128::from(number + 1).to_be_bytes()).expect("not zero"),
+        span_id: SpanId::from_bytes(&(span + 1).to_be_bytes()).expect("not zero"),
+        tenant: "default".into(),
+    }
+}
