@@ -4,6 +4,7 @@
 #[path = "../support/client.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;
+#[allow(dead_code, reason = "the panels are to come")]
 mod day;
 #[path = "../support/load.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

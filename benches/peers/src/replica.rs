@@ -103,13 +103,10 @@ async fn tacho(mode: &str, place: usize, url: &str, replicas: u32) -> Replica {
     let meters = LimitMeters {
         decisions: families.decisions,
         check_duration: families.check_duration,
-        limit: families.limit,
-        used_ratio: families.used_ratio,
-        subjects_over: families.subjects_over,
-        overshoot_bound: families.overshoot_bound,
         store_up: families.store_up,
         holds_expired: families.holds_expired,
         untold: families.untold,
+        stand: Arc::new(|_| {}),
     };
     let config = LimitsConfig {
         backend: Backend::Redis,
