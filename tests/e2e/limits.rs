@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::bot::{Program, python};
 use crate::client::{Answer, JSON, post};
-use crate::clients::{Program, python};
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::tacho_process::Tacho;

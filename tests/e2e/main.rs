@@ -1,6 +1,8 @@
 //! The real binary with real clients and both databases.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "../support/bot.rs"]
+mod bot;
 #[path = "../support/captures.rs"]
 mod captures;
 #[path = "../support/client.rs"]
