@@ -9,21 +9,13 @@ use rustc_hash::FxHashMap;
 use super::catalogue::{Family, Kind, Values};
 use super::labels::OTHER;
 use crate::domain::ids::TraceId;
-use crate::domain::time::Timestamp;
 
-/// An example of what a series counted. All traces that come were sampled: of others nothing is exported.
+/// An example of what a series counted. All traces that come were sampled: of others nothing is exported. It has no time of its own:
+/// Prometheus takes none that is older than the last, so one bot whose clock is ahead would keep out all others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Exemplar {
     pub trace: TraceId,
     pub value: f64,
-    pub at: Timestamp,
-}
-
-/// The trace that something was seen in, and when.
-#[derive(Clone, Copy)]
-pub(super) struct Seen {
-    pub trace: TraceId,
-    pub at: Timestamp,
 }
 
 pub(super) struct Capped<M> {
@@ -126,12 +118,8 @@ fn fold<'v>(label: &super::catalogue::Label, value: &'v str) -> &'v str {
 }
 
 impl<M> Set<M> {
-    /// The newest stays: Prometheus takes no older one.
-    fn offer(&mut self, slot: usize, value: f64, seen: Seen) {
-        let known = &mut self.exemplars[slot];
-        if known.is_none_or(|known| known.at <= seen.at) {
-            *known = Some(Exemplar { trace: seen.trace, value, at: seen.at });
-        }
+    fn show(&mut self, slot: usize, trace: TraceId, value: f64) {
+        self.exemplars[slot] = Some(Exemplar { trace, value });
     }
 }
 
@@ -141,11 +129,11 @@ impl Capped<IntCounter> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an example, not a count")]
-    pub fn add_seen(&self, values: &[&str], by: u64, seen: Seen) {
+    pub fn add_from(&self, values: &[&str], by: u64, trace: TraceId) {
         self.with(values, |set| {
             set.metric.inc_by(by);
             if by > 0 {
-                set.offer(0, by as f64, seen);
+                set.show(0, trace, by as f64);
             }
         });
     }
@@ -153,22 +141,22 @@ impl Capped<IntCounter> {
 
 impl Capped<Counter> {
     /// Nothing below zero: a counter never falls.
-    pub fn add_seen(&self, values: &[&str], by: f64, seen: Seen) {
+    pub fn add_from(&self, values: &[&str], by: f64, trace: TraceId) {
         self.with(values, |set| {
             set.metric.inc_by(by.max(0.0));
             if by > 0.0 {
-                set.offer(0, by, seen);
+                set.show(0, trace, by);
             }
         });
     }
 }
 
 impl Capped<Histogram> {
-    pub fn observe(&self, values: &[&str], seconds: f64, seen: Seen) {
+    pub fn observe(&self, values: &[&str], seconds: f64, trace: TraceId) {
         let Kind::Histogram(bounds) = self.family.kind else { return };
         self.with(values, |set| {
             set.metric.observe(seconds);
-            set.offer(bounds.partition_point(|bound| *bound < seconds), seconds, seen);
+            set.show(bounds.partition_point(|bound| *bound < seconds), trace, seconds);
         });
     }
 }

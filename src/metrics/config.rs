@@ -21,3 +21,16 @@ fn few<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Er
     }
     Ok(users)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_users_are_refused_with_the_line() {
+        let read = |text: &str| toml::from_str::<MetricsConfig>(text).map_err(|error| error.to_string());
+        assert_eq!(read("per_user_top = 1000").unwrap().per_user_top, 1_000);
+        let refused = read("\nper_user_top = 1001").unwrap_err();
+        assert!(refused.contains("line 2") && refused.contains("at most 1000 users"), "{refused}");
+    }
+}

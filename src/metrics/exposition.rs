@@ -52,7 +52,7 @@ impl Page {
         };
         // There the family of a counter goes without the ending of its samples.
         let name = match self.format {
-            Format::OpenMetrics if kind == "counter" => family.name().trim_end_matches("_total"),
+            Format::OpenMetrics if kind == "counter" => family.name().strip_suffix("_total").unwrap_or(family.name()),
             _ => family.name(),
         };
         self.text.push_str("# HELP ");
@@ -126,10 +126,8 @@ impl Page {
             self.text.push('}');
         }
         self.write(format_args!(" {}", Number(value)));
-        if let Some(Exemplar { trace, value, at }) = exemplar {
-            let (seconds, nanos) = (at.0 / 1_000_000_000, at.0 % 1_000_000_000);
-            let millis = nanos / 1_000_000;
-            self.write(format_args!(" # {{trace_id=\"{trace}\"}} {} {seconds}.{millis:03}", Number(value)));
+        if let Some(Exemplar { trace, value }) = exemplar {
+            self.write(format_args!(" # {{trace_id=\"{trace}\"}} {}", Number(value)));
         }
         self.text.push('\n');
     }

@@ -6,13 +6,12 @@ use prometheus::{Counter, Histogram, IntCounter};
 use rustc_hash::FxHashMap;
 
 use super::Maker;
-use super::capped::{Capped, Exemplified, Seen};
+use super::capped::{Capped, Exemplified};
 use super::catalogue::{self, METHODS};
 use super::labels::{Names, OTHER, status};
 use super::users::TopUsers;
 use crate::domain::call::{Call, Key, Tokens, Usage};
 use crate::domain::record::{Record, Request};
-use crate::domain::time::Timestamp;
 
 pub(super) struct UsageFamilies {
     requests: Arc<Capped<IntCounter>>,
@@ -108,7 +107,7 @@ impl UsageFamilies {
         let status = status(record.status);
         let method = method(record.method.as_deref());
         self.requests.add(&[service, endpoint, method, names.statuses.fold(&status)], 1);
-        self.request_duration.observe(&[service, endpoint], record.duration.as_secs_f64(), ended(record));
+        self.request_duration.observe(&[service, endpoint], record.duration.as_secs_f64(), record.key.trace_id);
     }
 
     /// What is in a call that was not in `earlier`.
@@ -116,15 +115,14 @@ impl UsageFamilies {
         let service = names.services.fold(service(record));
         let provider = names.providers.fold(call.provider.as_deref().unwrap_or("unknown"));
         let model = names.models.fold(call.model().unwrap_or("unknown"));
-        let at: Timestamp = call.key.started_at.plus(call.duration);
-        let seen = Seen { trace: call.key.trace_id, at };
+        let trace = call.key.trace_id;
         if earlier.is_none() {
             let operation = names.operations.fold(call.operation.as_deref().unwrap_or("unknown"));
             let outcome = if call.failed() { "error" } else { "ok" };
             self.llm_calls.add(&[service, provider, model, operation, outcome], 1);
-            self.llm_call_duration.observe(&[provider, model], call.duration.as_secs_f64(), seen);
+            self.llm_call_duration.observe(&[provider, model], call.duration.as_secs_f64(), trace);
             if let Some(first) = call.time_to_first_token {
-                self.time_to_first_token.observe(&[provider, model], first.as_secs_f64(), seen);
+                self.time_to_first_token.observe(&[provider, model], first.as_secs_f64(), trace);
             }
             match (&call.usage, call.cost.charged()) {
                 (Usage::Unknown(reason), _) => self.unknown_usage.add(&[provider, model, reason.label()], 1),
@@ -135,14 +133,14 @@ impl UsageFamilies {
         let added = Added::of(call, earlier);
         if let Usage::Reported(_) = call.usage {
             let Tokens { input, output, cached_input, cache_write, reasoning } = added.tokens;
-            self.tokens.add_seen(&[service, provider, model, "input"], input, seen);
-            self.tokens.add_seen(&[service, provider, model, "output"], output, seen);
+            self.tokens.add_from(&[service, provider, model, "input"], input, trace);
+            self.tokens.add_from(&[service, provider, model, "output"], output, trace);
             for (part, count) in [("cached", cached_input), ("cache_write", cache_write), ("reasoning", reasoning)] {
                 self.token_parts.add(&[service, provider, model, part], count);
             }
         }
         if call.cost.charged().is_some() {
-            self.cost.add_seen(&[service, provider, model], dollars(added.nanousd), seen);
+            self.cost.add_from(&[service, provider, model], dollars(added.nanousd), trace);
         }
         added
     }
@@ -157,7 +155,7 @@ impl UsageFamilies {
         self.user_requests.add(&labels, requests);
         self.user_tokens.add(&[labels[0], labels[1], "input"], added.tokens.input);
         self.user_tokens.add(&[labels[0], labels[1], "output"], added.tokens.output);
-        self.user_cost.add_seen(&labels, dollars(added.nanousd), ended(record));
+        self.user_cost.add_from(&labels, dollars(added.nanousd), record.key.trace_id);
     }
 }
 
@@ -194,10 +192,6 @@ impl Added {
 #[expect(clippy::cast_precision_loss, reason = "shown, not billed")]
 fn dollars(nano: u64) -> f64 {
     nano as f64 / 1e9
-}
-
-fn ended(record: &Record) -> Seen {
-    Seen { trace: record.key.trace_id, at: record.key.started_at.plus(record.duration) }
 }
 
 fn service(record: &Record) -> &str {

@@ -71,7 +71,7 @@ fn openmetrics_has_exemplars_and_an_end() {
     expect![[r##"
         # HELP tacho_cost_usd Cost in US dollars.
         # TYPE tacho_cost_usd counter
-        tacho_cost_usd_total{model="gpt-4o",provider="openai",service="bot"} 0.00525 # {trace_id="00000000000000000000000000000002"} 0.00525 1790000001.700
+        tacho_cost_usd_total{model="gpt-4o",provider="openai",service="bot"} 0.00525 # {trace_id="00000000000000000000000000000002"} 0.00525
         # HELP tacho_limit_used_ratio Used and held share of a limit, of the subject that has used most.
         # TYPE tacho_limit_used_ratio unknown
         tacho_limit_used_ratio{limit="budget",quantile="max"} 0.8125
@@ -84,7 +84,7 @@ fn openmetrics_has_exemplars_and_an_end() {
         tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="0.16"} 0
         tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="0.32"} 0
         tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="0.64"} 0
-        tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="1.28"} 1 # {trace_id="00000000000000000000000000000002"} 0.7 1790000001.700
+        tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="1.28"} 1 # {trace_id="00000000000000000000000000000002"} 0.7
         tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="2.56"} 1
         tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="5.12"} 1
         tacho_llm_call_duration_seconds_bucket{model="gpt-4o",provider="openai",le="10.24"} 1
