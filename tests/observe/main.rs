@@ -4,11 +4,12 @@
 #[path = "../support/client.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;
-#[allow(dead_code, reason = "the panels are to come")]
 mod day;
+mod families;
 #[path = "../support/load.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod load;
+mod panels;
 #[path = "../support/prometheus.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod prometheus;

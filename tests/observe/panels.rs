@@ -19,8 +19,12 @@ pub struct Target {
     pub instant: bool,
 }
 
-/// Panels that are right to show nothing on this day, and why.
-const EMPTY: &[(&str, &str)] = &[];
+/// Queries that are right to show nothing on this day, and why.
+const EMPTY: [(&str, &str, &str); 3] = [
+    ("Spend an hour, and a week before", "B", "a day has no week before"),
+    ("Documents a second", "A", "no sink can be configured yet"),
+    ("Lag of the sinks", "A", "no sink can be configured yet"),
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -116,16 +120,21 @@ async fn every_panel_shows_something_of_a_day() {
     assert!(targets.len() > 40, "the reading of panels is broken");
     for target in &targets {
         let is_empty = series(&prometheus, target).await == 0;
-        let excused = EMPTY.iter().any(|(panel, _)| *panel == target.panel);
+        let excused =
+            EMPTY.iter().any(|(panel, reference, _)| (*panel, *reference) == (&*target.panel, &*target.reference));
         match (is_empty, excused) {
-            (true, false) => unexpected.push(format!("{target:?}")),
-            (true, true) => empty.push(target.panel.clone()),
+            (true, false) => {
+                let Target { dashboard, panel, reference, expression, .. } = target;
+                unexpected.push(format!("{dashboard}: {panel} {reference}: {expression}"));
+            }
+            (true, true) => empty.push(target),
             (false, _) => {}
         }
     }
     assert!(unexpected.is_empty(), "nothing to see in\n{}", unexpected.join("\n"));
-    for (panel, reason) in EMPTY {
-        assert!(empty.iter().any(|empty| empty == panel), "{panel} is not empty, though {reason}");
+    for (panel, reference, reason) in EMPTY {
+        let is_empty = empty.iter().any(|empty| empty.panel == panel && empty.reference == reference);
+        assert!(is_empty, "{panel} {reference} is not empty, though {reason}");
     }
 }
 

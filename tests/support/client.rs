@@ -94,7 +94,11 @@ impl Answer {
         let mut lines = std::str::from_utf8(&bytes[..end]).ok()?.split("\r\n");
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
         let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-        let answer = Self { status, headers: lines.filter_map(header).collect(), body: bytes[end + 4..].to_vec() };
+        let mut answer = Self { status, headers: lines.filter_map(header).collect(), body: bytes[end + 4..].to_vec() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = unchunked(&answer.body)?;
+            return Some(answer);
+        }
         let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         (answer.body.len() == length).then_some(answer)
     }
@@ -125,6 +129,21 @@ impl Answer {
         let told =
             ["allow", "retry-after"].into_iter().filter_map(|name| Some(format!(" [{name}: {}]", self.header(name)?)));
         format!("{}{said}{}", self.status, told.collect::<String>())
+    }
+}
+
+/// `None` where the last chunk is missing.
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = rest.windows(2).position(|two| two == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..line]).ok()?, 16).ok()?;
+        let chunk = rest.get(line + 2..line + 2 + length)?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(chunk);
+        rest = rest.get(line + length + 4..)?;
     }
 }
 
