@@ -106,11 +106,12 @@ async def health():
 
 def main():
     options = argparse.ArgumentParser(description="An example bot")
+    options.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     options.add_argument("--port", type=int, default=0, help="0 picks a free one")
-    port = options.parse_args().port
+    given = options.parse_args()
 
-    listener = socket.create_server(("127.0.0.1", port), backlog=2048)
-    app.state.address = f"127.0.0.1:{listener.getsockname()[1]}"
+    listener = socket.create_server((given.host, given.port), backlog=2048)
+    app.state.address = f"{given.host}:{listener.getsockname()[1]}"
     # uvicorn ends cleanly on TERM and then raises the signal again, which would end us before the flush below.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

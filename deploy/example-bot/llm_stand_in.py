@@ -124,13 +124,14 @@ async def embeddings(request: Request):
 
 def main():
     options = argparse.ArgumentParser(description="A stand-in for a model server")
+    options.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     options.add_argument("--port", type=int, default=0, help="0 picks a free one")
     options.add_argument("--log", metavar="FILE", help="append one JSON line per answered call")
     options.add_argument("--latency-ms", type=float, default=20, help="wait before an answer; a stream takes it twice")
     given = options.parse_args()
 
-    listener = socket.create_server(("127.0.0.1", given.port), backlog=2048)
-    app.state.address = f"127.0.0.1:{listener.getsockname()[1]}"
+    listener = socket.create_server((given.host, given.port), backlog=2048)
+    app.state.address = f"{given.host}:{listener.getsockname()[1]}"
     app.state.log_path = given.log
     app.state.latency = given.latency_ms / 1000
     # Longer than a client keeps an idle connection: closing one just as it is used again would make the client retry.

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;
 mod day;
+mod deploy;
 mod families;
 #[path = "../support/load.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
