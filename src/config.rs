@@ -10,6 +10,7 @@ use crate::domain::plan::Plans;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::limit::{LimitsConfig, Rules};
+use crate::notify::NotifyConfig;
 use crate::persist::DatabaseConfig;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +28,7 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     pub telemetry: TelemetryConfig,
     pub limits: LimitsConfig,
+    pub notify: NotifyConfig,
     #[serde(rename = "limit")]
     pub rules: Rules,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             privacy: PrivacyConfig::default(),
             telemetry: TelemetryConfig::default(),
             limits: LimitsConfig::default(),
+            notify: NotifyConfig::default(),
             rules: Rules::default(),
         }
     }

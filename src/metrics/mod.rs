@@ -41,6 +41,8 @@ pub struct Metrics {
     losses: IntCounterVec,
     ledger_drift: IntGaugeVec,
     pub limits: LimitFamilies,
+    /// By result; `notify` counts.
+    pub notifications: IntCounterVec,
     /// 1 if the configuration in use is the one last read.
     pub reloaded: IntGauge,
     names: Names,
@@ -160,6 +162,7 @@ impl Metrics {
             losses: make.counters("tacho_losses_total", "What could not be kept.", &["stage", "reason"])?,
             ledger_drift: make.ledger_drift()?,
             limits: make.limits()?,
+            notifications: make.notifications()?,
             reloaded: make.reloaded()?,
             names: make.names()?,
             registry,
@@ -340,6 +343,10 @@ impl Maker<'_> {
                 .counter("tacho_limit_holds_expired_total", "Holds whose request was never recorded.")?,
             untold: self.counter("tacho_limit_untold_total", untold)?,
         })
+    }
+
+    fn notifications(&self) -> Result<IntCounterVec, prometheus::Error> {
+        self.counters("tacho_notifications_total", "Notices told to each Alertmanager.", &["result"])
     }
 
     fn reloaded(&self) -> Result<IntGauge, prometheus::Error> {
