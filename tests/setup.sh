@@ -37,6 +37,7 @@ missing_packages() {
     # Debian's package also makes the user `postgres`, as whom tests run the server when they themselves run as root.
     have_postgres || echo postgresql
     have promtool || echo prometheus
+    have amtool || echo prometheus-alertmanager
     have redis-server || echo redis-server
     # Debian splits `venv`: the module is there, what it needs to put pip into the new folder is not.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
