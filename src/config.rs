@@ -11,6 +11,7 @@ use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::limit::{LimitsConfig, Rules};
 use crate::metrics::MetricsConfig;
+use crate::notify::NotifyConfig;
 use crate::persist::DatabaseConfig;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +30,7 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     pub telemetry: TelemetryConfig,
     pub limits: LimitsConfig,
+    pub notify: NotifyConfig,
     #[serde(rename = "limit")]
     pub rules: Rules,
 }
@@ -48,6 +50,7 @@ impl Default for Config {
             privacy: PrivacyConfig::default(),
             telemetry: TelemetryConfig::default(),
             limits: LimitsConfig::default(),
+            notify: NotifyConfig::default(),
             rules: Rules::default(),
         }
     }

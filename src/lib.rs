@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod journal;
 pub mod limit;
 pub mod metrics;
+pub mod notify;
 pub mod persist;
 pub mod price;
 pub mod telemetry;

@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("cli", &["api", "app", "config", "limit", "persist", "telemetry"]),
     ("app", EVERYTHING),
-    ("config", &["assemble", "ingest", "journal", "limit", "metrics", "persist"]),
+    ("config", &["assemble", "ingest", "journal", "limit", "metrics", "notify", "persist"]),
     ("domain", &[]),
     ("ingest", &["telemetry"]),
     ("journal", &["telemetry"]),
@@ -24,13 +24,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limit", &["telemetry"]),
     ("persist", &["telemetry"]),
     ("metrics", &["telemetry"]),
+    ("notify", &["telemetry"]),
     // Usage is read from the store that `app` hands it.
     ("api", &["limit", "persist", "telemetry"]),
     // Its section, which `config` declares.
     ("telemetry", &["config"]),
 ];
 const EVERYTHING: &[&str] =
-    &["api", "assemble", "config", "ingest", "journal", "limit", "metrics", "persist", "price", "telemetry"];
+    &["api", "assemble", "config", "ingest", "journal", "limit", "metrics", "notify", "persist", "price", "telemetry"];
 
 const MOST_LINES: usize = 500;
 

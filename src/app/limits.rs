@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 
+use super::notices::Notices;
 use super::now;
 use super::pause::Pause;
 use super::reload::Book;
@@ -16,8 +17,8 @@ use crate::domain::money::NanoUsd;
 use crate::domain::plan::{Overage, Plans};
 use crate::domain::time::Timestamp;
 use crate::limit::{
-    self, Backend, Key, Ledger, LimitMeters, Limits, Meter, Outside, Rule, Since, Store as LimitStore, StoreError,
-    plan_rule,
+    self, Backend, Key, Ledger, LimitMeters, Limits, Meter, Outside, Rule, Sight, Since, Store as LimitStore,
+    StoreError, plan_rule,
 };
 use crate::metrics::{LimitReading, Metrics};
 use crate::persist::Store;
@@ -46,14 +47,17 @@ pub fn rules(config: &Config) -> Vec<Rule> {
     config.rules.0.iter().cloned().chain(of_plans).collect()
 }
 
+/// The stages that limits ask or tell something.
+pub(super) struct Others<'m> {
+    pub metrics: &'m Metrics,
+    pub book: Arc<Book>,
+    pub store: Arc<OnceLock<Store>>,
+    pub notices: Option<Arc<Notices>>,
+}
+
 /// Limits of this instance, which is known to others by `node`.
-pub fn limits(
-    config: &Config,
-    node: Arc<str>,
-    metrics: &Metrics,
-    book: Arc<Book>,
-    store: Arc<OnceLock<Store>>,
-) -> Limits {
+pub(super) fn limits(config: &Config, node: Arc<str>, others: Others<'_>) -> Limits {
+    let Others { metrics, book, store, notices } = others;
     let accounts =
         Arc::new(Accounts { plans: config.plans.clone(), store: Arc::clone(&store), known: Mutex::default() });
     let outside = Outside {
@@ -64,6 +68,7 @@ pub fn limits(
             Box::pin(async move { accounts.find(tenant, user).await })
         }),
         price: Arc::new(move |model, tokens| price(&book.now(), model, tokens)),
+        used_up: notices.map(|notices| Arc::new(move |sight: Sight<'_>| notices.saw(&sight)) as _),
     };
     Limits::new(config.limits.clone(), rules(config), node, outside, meters(metrics))
 }
@@ -276,7 +281,8 @@ async fn connect(limits: &Limits, config: &Config, store: &OnceLock<Store>) {
 /// Limits for one who only looks: they charge nothing, and no instance counts them as one.
 pub async fn looking_limits(config: &Config, store: Arc<OnceLock<Store>>) -> Result<Limits, StoreError> {
     let book = Arc::new(Book::new(PriceBook::shipped()));
-    let limits = limits(config, "looking".into(), &Metrics::default(), book, Arc::clone(&store));
+    let others = Others { metrics: &Metrics::default(), book, store: Arc::clone(&store), notices: None };
+    let limits = limits(config, "looking".into(), others);
     if let Some(store) = store.get()
         && let Ok(ledger) = store.ledger_id().await
     {

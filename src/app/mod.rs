@@ -4,6 +4,7 @@
 mod doors;
 mod flow;
 mod limits;
+mod notices;
 mod pause;
 mod periods;
 mod progress;
@@ -33,6 +34,7 @@ use crate::price::PriceBook;
 use crate::telemetry::Filter;
 use doors::Doors;
 use flow::Flow;
+use notices::Notices;
 use reload::{Book, Reloads};
 
 pub use limits::{looking_limits, rules};
@@ -52,6 +54,8 @@ pub enum AppError {
     Database(#[from] PersistError),
     #[error("journal")]
     Journal(#[from] JournalError),
+    #[error("notices")]
+    Notices(#[from] crate::notify::NotBuilt),
     #[error("frame {} of the journal has a form that this version does not know: a newer one wrote it", .0.0)]
     Frame(Lsn),
     #[error("a stage of the pipeline broke down; what it had not written is in the journal")]
@@ -96,8 +100,16 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
 
     let (closing, no_more) = (CancellationToken::new(), CancellationToken::new());
     let store = Arc::new(OnceLock::new());
-    let limits = limits::limits(&config, Arc::clone(journal.id()), &metrics, Arc::clone(&book), Arc::clone(&store));
-    let limits = Arc::new(limits);
+    let notices = Notices::new(&config.notify);
+    let others = limits::Others {
+        metrics: &metrics,
+        book: Arc::clone(&book),
+        store: Arc::clone(&store),
+        notices: notices.clone(),
+    };
+    let limits = Arc::new(limits::limits(&config, Arc::clone(journal.id()), others));
+    // Ends with the house, at whatever it is.
+    let _telling = notices.map(|notices| notices.work(&config.notify, Arc::clone(&limits), &metrics)).transpose()?;
     let flow = Flow {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),

@@ -15,10 +15,11 @@ use crate::limit::{Charge, Key, Ledger, Limits, Meter, Rule, Since, charges, cou
 use crate::persist::{Change, Prepared, Standing};
 
 /// What a write changes for limits. Nothing is done before it is committed.
-pub(super) struct Settling(Vec<Settled>);
+pub(super) struct Settling<'c>(Vec<Settled<'c>>);
 
 /// One request whose row is new, other than before, or gone.
-struct Settled {
+struct Settled<'c> {
+    request: &'c Request,
     trace: TraceId,
     span: SpanId,
     ended: Timestamp,
@@ -34,8 +35,8 @@ struct Lesson {
     tokens: Tokens,
 }
 
-impl Settling {
-    pub fn of(limits: &Limits, rules: &[Arc<Rule>], prepared: &Prepared<'_>) -> Self {
+impl<'c> Settling<'c> {
+    pub fn of(limits: &Limits, rules: &[Arc<Rule>], prepared: &Prepared<'c>) -> Self {
         let ledger = Ledgers { rules, prepared, standings: prepared.standings() };
         let changed = prepared.changes().iter().flat_map(|change| changed(change));
         Self(changed.map(|(before, after)| ledger.settled(limits, before, after)).collect())
@@ -49,11 +50,13 @@ impl Settling {
 
     /// To be called when all is committed, with what the counters say now.
     pub fn tell(&self, limits: &Limits, counted: &[Counted]) {
-        let charges = self.0.iter().flat_map(|settled| settled.before.iter().chain(&settled.after));
-        let by_key: FxHashMap<Key, &Charge> = charges.map(|charge| (charge.key, charge)).collect();
+        let charges = self.0.iter().flat_map(|settled| {
+            settled.before.iter().chain(&settled.after).map(|charge| (charge.key, (charge, settled.request)))
+        });
+        let by_key: FxHashMap<Key, (&Charge, &Request)> = charges.collect();
         for counted in counted {
-            if let Some(charge) = by_key.get(&Key(counted.key)) {
-                limits.counted(charge, Ledger { version: counted.version, used: counted.used });
+            if let Some((charge, request)) = by_key.get(&Key(counted.key)) {
+                limits.counted(charge, Ledger { version: counted.version, used: counted.used }, request);
             }
         }
         for settled in &self.0 {
@@ -82,11 +85,12 @@ struct Ledgers<'p> {
 }
 
 impl Ledgers<'_> {
-    fn settled(&self, limits: &Limits, before: Option<&Request>, after: Option<&Request>) -> Settled {
+    fn settled<'c>(&self, limits: &Limits, before: Option<&'c Request>, after: Option<&'c Request>) -> Settled<'c> {
         let earlier = before.map(|before| self.charged(before, &self.prepared.mark_before(&before.record).plan));
         let now = after.map(|after| self.charged(after, &self.prepared.mark(&after.record).plan));
         let (earlier, mut now) = (earlier.unwrap_or_default(), now.unwrap_or_default());
-        let record = &after.or(before).expect("a change is of something").record;
+        let request = after.or(before).expect("a change is of something");
+        let record = &request.record;
         let (trace, span) = (record.key.trace_id, record.key.span_id);
         let new = after.filter(|_| before.is_none());
         if new.is_some_and(is_cut) {
@@ -97,6 +101,7 @@ impl Ledgers<'_> {
         }
         let lesson = new.filter(|new| new.record.totals.calls > 0 && !is_unknown(&new.record));
         Settled {
+            request,
             trace,
             span,
             ended: record.key.started_at.plus(record.duration),

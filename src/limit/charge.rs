@@ -25,6 +25,8 @@ pub struct Charge {
     pub ends: Option<Timestamp>,
     pub amount: i64,
     pub subject: String,
+    /// Whose calls these are, where the limit tells models apart.
+    pub model: Option<Box<str>>,
 }
 
 /// All that one request is charged. Where a limit tells models apart, each counts its own calls.
@@ -82,6 +84,7 @@ fn charge(
         ends: period.and_then(|period| period.end),
         amount: usage.of(rule.meter),
         subject: text,
+        model: traits.model.filter(|_| rule.by_model()).map(Into::into),
     }
 }
 

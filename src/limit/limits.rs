@@ -3,6 +3,7 @@
 
 mod decide;
 mod settle;
+mod sight;
 mod turn;
 
 use std::pin::Pin;
@@ -30,6 +31,7 @@ use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::money::NanoUsd;
 use crate::domain::time::Timestamp;
 use crate::telemetry::chain;
+pub use sight::Sight;
 
 /// What limits need of the rest of the house.
 #[derive(Clone)]
@@ -41,11 +43,14 @@ pub struct Outside {
     pub account: Arc<FindAccount>,
     /// What so many tokens of a model cost now.
     pub price: Arc<Price>,
+    /// Hears of quotas that are used up, if anybody wants to know. Called where requests wait, so it must be quick.
+    pub used_up: Option<Arc<See>>,
 }
 
 type ReadLedger = dyn Fn(Vec<Key>) -> Later<Option<Vec<Ledger>>> + Send + Sync;
 type FindAccount = dyn Fn(Arc<str>, Option<Box<str>>) -> Later<(Arc<str>, Since)> + Send + Sync;
 type Price = dyn Fn(&str, Tokens) -> Option<NanoUsd> + Send + Sync;
+type See = dyn Fn(Sight<'_>) + Send + Sync;
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A request that is about to begin.
@@ -114,6 +119,8 @@ pub struct LimitState {
     /// The period of a rate, or how long one of the quota is.
     pub window: Option<Duration>,
     pub is_quota: bool,
+    /// Of a quota: when its period ends, if it does.
+    pub ends: Option<Timestamp>,
     /// Of a rate: what the bucket holds.
     pub burst: Option<i64>,
     pub stand: Stand,
@@ -255,6 +262,7 @@ impl Limits {
                     Kind::Quota(_) => limit.period.and_then(|period| Some(period.end?.since(period.start))),
                 },
                 is_quota: matches!(kind, Kind::Quota(_)),
+                ends: limit.period.and_then(|period| period.end),
                 burst: match kind {
                     Kind::Rate(rate) => Some(rate.burst.0),
                     Kind::Quota(_) => None,

@@ -31,7 +31,7 @@ pub use charge::{Charge, charges, counters};
 pub use config::{Backend, LimitsConfig, RefusalForm, Rules, plan_rule};
 pub use explain::{Explained, explain};
 pub use hold::{Origin, Reservation};
-pub use limits::{Admission, Asked, Decision, LimitState, Limits, Outside, Refusal};
+pub use limits::{Admission, Asked, Decision, LimitState, Limits, Outside, Refusal, Sight};
 pub use meters::{LimitMeters, LimitReading};
 pub use rule::{Rule, Traits};
 pub use shared::{Key, Ledger};

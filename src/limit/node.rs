@@ -186,17 +186,18 @@ impl Node {
         }
     }
 
-    /// What the ledger says of a quota now.
-    pub fn settled(&self, cell: &Arc<Cell>, ledger: Ledger) {
-        self.knows(cell, ledger);
+    /// What the ledger says of a quota now. Answers what is used in all.
+    pub fn settled(&self, cell: &Arc<Cell>, ledger: Ledger) -> i64 {
+        let used = self.knows(cell, ledger);
         self.announce(cell);
+        used
     }
 
     /// What the ledger said before the store was first asked.
-    pub fn knows(&self, cell: &Arc<Cell>, ledger: Ledger) {
-        if let Count::Quota { cell, .. } = &mut cell.lock().count {
-            cell.settled(ledger);
-        }
+    pub fn knows(&self, cell: &Arc<Cell>, ledger: Ledger) -> i64 {
+        let Count::Quota { cell, .. } = &mut cell.lock().count else { return 0 };
+        cell.settled(ledger);
+        cell.used()
     }
 
     /// Holds another amount in place of the one that was held since `drained` nanoseconds.

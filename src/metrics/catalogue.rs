@@ -292,6 +292,11 @@ pub const EXPORT_DOCUMENTS: Family = Family::counter(
 );
 pub const EXPORT_LAG: Family =
     Family::gauge("tacho_export_lag_seconds", "Age of the oldest record that a sink lacks.", &[SINK]);
+pub const NOTIFICATIONS: Family = Family::counter(
+    "tacho_notifications_total",
+    "Notices pushed to Alertmanagers, each to each.",
+    &[closed("result", &["sent", "failed"])],
+);
 pub const LOSSES: Family = Family::counter(
     "tacho_losses_total",
     "What could not be kept.",
@@ -378,6 +383,7 @@ pub const GROUPS: [(&str, &[&Family]); 4] = [
             &LEDGER_DRIFT,
             &EXPORT_DOCUMENTS,
             &EXPORT_LAG,
+            &NOTIFICATIONS,
             &LOSSES,
             &SERIES_DROPPED,
             &BUILD_INFO,

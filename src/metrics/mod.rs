@@ -43,6 +43,8 @@ pub struct Metrics {
     pub persist_up: IntGauge,
     drift: Snapshot<Option<Drift>>,
     pub limits: LimitFamilies,
+    /// By result; `notify` counts.
+    pub notifications: IntCounterVec,
     /// 1 if the configuration in use is the one last read.
     pub reloaded: IntGauge,
     names: Names,
@@ -119,6 +121,7 @@ impl Metrics {
             persist_up: make.gauge(&catalogue::PERSIST_UP)?,
             drift: make.drift()?,
             limits: make.limits()?,
+            notifications: make.counters(&catalogue::NOTIFICATIONS)?,
             reloaded: make.reloaded()?,
             names: Names::default(),
             registry,

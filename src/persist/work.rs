@@ -119,7 +119,7 @@ impl<'p> Work<'p> {
     }
 }
 
-impl Prepared<'_> {
+impl<'c> Prepared<'c> {
     /// The accounts that pay or paid for any record that is written, as they stand before that.
     pub fn standings(&self) -> FxHashMap<&AccountId, &Standing> {
         self.settlement.standings().collect()
@@ -136,7 +136,7 @@ impl Prepared<'_> {
     }
 
     /// What was proposed for new traces, and the changes of known ones.
-    pub fn changes(&self) -> &[&Change] {
+    pub fn changes(&self) -> &[&'c Change] {
         &self.writing.all
     }
 

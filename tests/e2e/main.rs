@@ -1,6 +1,8 @@
 //! The real binary with real clients and both databases.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "../support/alertmanager.rs"]
+mod alertmanager;
 #[path = "../support/bot.rs"]
 mod bot;
 #[path = "../support/captures.rs"]
@@ -14,6 +16,7 @@ mod limits;
 #[path = "../support/load.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod load;
+mod notices;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod postgres;

@@ -91,6 +91,7 @@ fn outside() -> Outside {
         ledger: Arc::new(|keys| Box::pin(async move { Some(vec![Ledger { version: 0, used: 0 }; keys.len()]) })),
         account: Arc::new(|_, _| Box::pin(async { ("default".into(), Since::default()) })),
         price: Arc::new(|_, _| None),
+        used_up: None,
     }
 }
 

@@ -15,6 +15,9 @@ impl Limits {
         let refused = self.decide(&mut attempt).await;
         let limits = self.states(&attempt, &traits);
         self.count(&attempt, refused.as_ref());
+        if refused.is_some() || limits.iter().any(|limit| limit.passed) {
+            self.saw_over(asked, &attempt, refused.as_ref(), &limits);
+        }
         self.meters.check_duration.observe((self.outside.now)().since(started).as_secs_f64());
         match refused {
             None => {

@@ -1,6 +1,7 @@
 //! After a request: what was held goes, what was used is charged.
 
 use super::*;
+use crate::domain::record::Request;
 
 impl Limits {
     /// The request did not take place. False if there is no such hold.
@@ -68,11 +69,15 @@ impl Limits {
         }
     }
 
-    /// The ledger says this of the quota that was charged now; the store hears it, whether or not anybody asks for this limit here.
-    pub fn counted(&self, charge: &Charge, ledger: Ledger) {
+    /// The ledger says this of the quota that was charged now for such a request; the store hears it, whether or not anybody asks
+    /// for this limit here.
+    pub fn counted(&self, charge: &Charge, ledger: Ledger, request: &Request) {
         let ends = charge.ends.map(|ends| ends.0);
         match self.node.cell(charge.key, &charge.rule, charge.tier, ends, self.now()) {
-            Some(cell) => self.node.settled(&cell, ledger),
+            Some(cell) => {
+                let used = self.node.settled(&cell, ledger);
+                self.saw_counted(charge, used, request);
+            }
             None => self.meters.untold.inc(),
         }
     }

@@ -1,0 +1,123 @@
+//! Alerts on their way: to each Alertmanager apart, so that one that is away or slow keeps no other from its notices. Nothing is
+//! tried again: what is still true is said again in the next round.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::IntCounterVec;
+use reqwest::{Client, Url, header, redirect};
+use tokio::sync::mpsc;
+
+use super::alert::Alert;
+use super::{Endpoint, NotifyConfig};
+use crate::telemetry::chain;
+
+/// For all of it, from the name to the answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Alerts in one message: some hundred kilobytes.
+const BATCH: usize = 200;
+/// Messages that wait for an Alertmanager: two rounds of all notices there may be.
+const WAITING: usize = 10;
+
+#[derive(Debug, thiserror::Error)]
+#[error("client for Alertmanager cannot be made")]
+pub struct NotBuilt(#[from] reqwest::Error);
+
+/// The way to all Alertmanagers.
+pub struct Pushes {
+    queues: Vec<mpsc::Sender<Message>>,
+    results: IntCounterVec,
+}
+
+/// The same for every Alertmanager.
+#[derive(Clone)]
+struct Message {
+    body: Bytes,
+    alerts: u64,
+}
+
+/// One Alertmanager.
+struct Pusher {
+    client: Client,
+    name: String,
+    alerts: Url,
+    results: IntCounterVec,
+    is_away: bool,
+}
+
+/// The way to all of them, and for each the work that must be done for anything to arrive. `results`: by result.
+pub fn pushes(
+    config: &NotifyConfig,
+    results: IntCounterVec,
+) -> Result<(Pushes, Vec<impl Future<Output = ()> + use<>>), NotBuilt> {
+    // Another part of the house may have done so before; it can only be the same one.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let client = Client::builder()
+        .timeout(TIMEOUT)
+        // As Prometheus: what is configured is where it goes, whatever proxy the environment names.
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("tacho/", env!("CARGO_PKG_VERSION")))
+        .build()?;
+    for result in ["sent", "failed"] {
+        // From the start, so that the first failure is seen to come.
+        results.with_label_values(&[result]);
+    }
+    let (mut queues, mut work) = (Vec::new(), Vec::new());
+    for endpoint in &config.alertmanager {
+        let (queue, messages) = mpsc::channel(WAITING);
+        queues.push(queue);
+        work.push(Pusher::new(client.clone(), endpoint, results.clone()).run(messages));
+    }
+    Ok((Pushes { queues, results }, work))
+}
+
+impl Pushes {
+    /// Hands the alerts to each Alertmanager's queue. Where one is full, they count as failed.
+    pub fn push(&self, alerts: &[Alert]) {
+        for batch in alerts.chunks(BATCH) {
+            let body = serde_json::to_vec(batch).expect("an alert is texts under names that are texts");
+            let message = Message { body: body.into(), alerts: u64::try_from(batch.len()).unwrap_or(u64::MAX) };
+            for queue in &self.queues {
+                if queue.try_send(message.clone()).is_err() {
+                    self.failed(message.alerts);
+                }
+            }
+        }
+    }
+
+    /// So many notices could not be told.
+    pub fn failed(&self, notices: u64) {
+        self.results.with_label_values(&["failed"]).inc_by(notices);
+    }
+}
+
+impl Pusher {
+    fn new(client: Client, endpoint: &Endpoint, results: IntCounterVec) -> Self {
+        Self { client, name: endpoint.to_string(), alerts: endpoint.alerts(), results, is_away: false }
+    }
+
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        while let Some(Message { body, alerts }) = messages.recv().await {
+            let sent = self.send(body).await;
+            let result = if sent.is_ok() { "sent" } else { "failed" };
+            self.results.with_label_values(&[result]).inc_by(alerts);
+            let was_away = std::mem::replace(&mut self.is_away, sent.is_err());
+            match sent {
+                Err(error) if !was_away => {
+                    // The URL, which may hold a password, is not in it.
+                    let error = error.without_url();
+                    tracing::warn!(alertmanager = self.name, error = chain(&error), "notices do not get through");
+                }
+                Ok(()) if was_away => tracing::info!(alertmanager = self.name, "notices get through again"),
+                _ => {}
+            }
+        }
+    }
+
+    async fn send(&self, body: Bytes) -> Result<(), reqwest::Error> {
+        let json = (header::CONTENT_TYPE, "application/json");
+        let answer = self.client.post(self.alerts.clone()).header(json.0, json.1).body(body).send().await?;
+        answer.error_for_status().map(drop)
+    }
+}
