@@ -149,11 +149,7 @@ impl Metrics {
                 "Bodies of other signals.",
                 &["signal"],
             )?,
-            last_span: make.gauges(
-                "tacho_ingest_last_span_timestamp_seconds",
-                "When the last span came.",
-                &["service"],
-            )?,
+            last_span: make.last_span()?,
             open_traces: make.gauge("tacho_assemble_open_traces", "Traces that are not quiet yet.")?,
             journal: make.journal()?,
             late_calls: make.counter("tacho_late_calls_total", "Calls that amended a record already written.")?,
@@ -343,6 +339,10 @@ impl Maker<'_> {
                 .counter("tacho_limit_holds_expired_total", "Holds whose request was never recorded.")?,
             untold: self.counter("tacho_limit_untold_total", untold)?,
         })
+    }
+
+    fn last_span(&self) -> Result<GaugeVec, prometheus::Error> {
+        self.gauges("tacho_ingest_last_span_timestamp_seconds", "When the last span came.", &["service"])
     }
 
     fn notifications(&self) -> Result<IntCounterVec, prometheus::Error> {
