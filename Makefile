@@ -1,5 +1,5 @@
 # The one door. CI calls the same verbs.
-.PHONY: run test check deny bench bounds demo drill golden
+.PHONY: run test check deny bench bounds demo drill golden dashboards dashboards-preview
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
@@ -46,3 +46,12 @@ demo:
 	cargo build --release --quiet
 	./tests/setup.sh venv
 	./deploy/example-bot/demo.sh target/release/tacho $(PYTHON)
+
+# The dashboards from their sources. A test fails while they differ.
+dashboards:
+	python3 dashboards/build.py
+
+# Draws the dashboards over a day of made-up traffic: one PNG each, into TACHO_PREVIEW_OUT (default target/dashboards-preview).
+dashboards-preview:
+	./tests/setup.sh preview
+	TACHO_PREVIEW_PYTHON=$(CACHE)/preview-venv/bin/python cargo test --quiet --test observe -- --ignored --nocapture dashboards_preview

@@ -4,9 +4,9 @@
     build.py            writes the JSON files beside this one
     build.py --check    writes nothing; fails where a file is not what its source makes
 
-Sources say what is on a dashboard; this file knows how Grafana wants it said. Two things are done here so that no panel can get
-them wrong: every selector gets the matchers of the dashboard's variables for labels that its family has (by docs/metrics.md), and
-panels are laid out in the order of the source on lines of 24 columns.
+Sources say what is on a dashboard; this file knows how Grafana wants it said. Two things are done here so that no panel
+can get them wrong: every selector gets the matchers of the dashboard's variables for labels that its family has (by
+docs/metrics.md), and panels are laid out in the order of the source on lines of 24 columns.
 """
 
 import json
@@ -20,7 +20,7 @@ METRICS = HERE.parent / "docs" / "metrics.md"
 COLUMNS = 24
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
-# $__rate_interval becomes at least four of these, so rates have samples to work with up to a scrape interval of two minutes.
+# $__rate_interval becomes at least four of these, so rates have samples up to a scrape interval of two minutes.
 MIN_STEP = "1m"
 
 # Name: label, the query of its choices, what "All" matches. A label that can be empty is matched by `.*`.
@@ -37,7 +37,7 @@ DASHBOARD_KEYS = {"title", "uid", "description", "variables", "from", "refresh",
 ROW_KEYS = {"title", "panel"}
 PANEL_KEYS = {
     "title", "text", "show", "size", "unit", "queries", "decimals", "min", "max", "steps", "values", "since", "stack",
-    "none", "exemplars", "sort", "line",
+    "none", "exemplars", "sort", "line", "worst", "colors",
 }
 QUERY_KEYS = {"expr", "legend", "column", "labels_only", "unit", "decimals", "steps", "values", "dashed"}
 SHOWN_AS = {"stat": "stat", "time": "timeseries", "bars": "bargauge", "table": "table"}
@@ -169,11 +169,19 @@ def timeseries(panel, letters):
         "thresholdsStyle": {"mode": "dashed" if has_lines else "off"},
     }
     options = {
-        "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": True},
+        "legend": {
+            "calcs": ["lastNotNull", panel.get("worst", "max")],
+            "displayMode": "table",
+            "placement": "bottom",
+            "showLegend": True,
+        },
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     field = defaults(panel) | {"color": {"mode": "palette-classic"}, "custom": custom}
-    own = []
+    own = [
+        override("byRegexp", f"/{names}/", [("color", {"mode": "fixed", "fixedColor": color})])
+        for names, color in panel.get("colors", {}).items()
+    ]
     for letter, query in zip(letters, panel["queries"]):
         said = list(properties(query).items())
         if query.get("dashed"):
@@ -198,7 +206,7 @@ def bargauge(panel, _letters):
     return options, {"min": 0} | defaults(panel), []
 
 
-def table(panel, letters):
+def table(panel, _letters):
     options = {
         "cellHeight": "sm",
         "footer": {"countRows": False, "fields": "", "reducer": ["sum"], "show": False},
@@ -224,8 +232,10 @@ def transformations(panel, letters):
     demand(len(columns) > 1, f"table `{panel['title']}`: Grafana numbers the columns only of several queries")
     names = {name: column for name, column in columns.items() if column}
     hidden = {name: True for name in ["Time", *(name for name, column in columns.items() if not column)]}
-    # Columns that are not named here, the labels, come first.
-    order = {name: 100 + place for place, name in enumerate(names)}
+    # A column that is not in this order would come last: the labels by which the queries group are to be the first.
+    grouped = " ".join(found for query in panel["queries"] for found in re.findall(r"\bby \(([^)]*)\)", query["expr"]))
+    labels = [label for label in dict.fromkeys(re.findall(r"\w+", grouped)) if label != "le"]
+    order = {name: place for place, name in enumerate([*labels, *names])}
     organize = {"excludeByName": hidden, "indexByName": order, "renameByName": names}
     return [{"id": "merge", "options": {}}, {"id": "organize", "options": organize}]
 
@@ -243,7 +253,7 @@ def made_panel(panel, variables, place):
     for query in panel["queries"]:
         known(where, query, QUERY_KEYS)
         heads = ("column" in query) + query.get("labels_only", False)
-        demand(heads == (panel["show"] == "table"), f"{where}: queries of a table, and they alone, have a column or `labels_only`")
+        demand(heads == (panel["show"] == "table"), f"{where}: queries of a table alone have a column or `labels_only`")
     options, field, own = KINDS[panel["show"]](panel, letters)
     made = {
         "datasource": DATASOURCE,
@@ -257,7 +267,7 @@ def made_panel(panel, variables, place):
         "type": SHOWN_AS[panel["show"]],
     }
     if "since" in panel:
-        made |= {"timeFrom": panel["since"], "hideTimeOverride": False}
+        made |= {"timeFrom": panel["since"], "hideTimeOverride": True}
     return made
 
 
@@ -291,7 +301,8 @@ def made_panels(rows, variables):
     for row in rows:
         known(f"row `{row.get('title')}`", row, ROW_KEYS)
         if "title" in row:
-            panels.append({"collapsed": False, "gridPos": grid.row(), "panels": [], "title": row["title"], "type": "row"})
+            place = grid.row()
+            panels.append({"collapsed": False, "gridPos": place, "panels": [], "title": row["title"], "type": "row"})
         for panel in row["panel"]:
             panels.append(made_panel(panel, variables, grid.panel(panel["title"], *panel["size"])))
     demand(grid.x == 0, "the last line is not full")

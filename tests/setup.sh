@@ -3,7 +3,7 @@
 # when all is there. It starts no service.
 #
 #   tests/setup.sh                     everything
-#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo
+#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, preview
 #
 # Everything but system packages and cargo tools goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -105,6 +105,18 @@ node_client() {
     cp "$source"/*.mjs "$folder/"
 }
 
+# --- what draws the dashboards, for people; no test needs it ---
+
+preview() {
+    local folder=$cache/preview-venv key list=$root/dashboards/requirements.txt
+    key=$({ python3 --version; cat "$list"; } | sha256sum)
+    if fresh "$folder" "$key"; then return; fi
+    say "making $folder"
+    quietly python3 -m venv --clear "$folder"
+    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps -r "$list"
+    stamp "$folder" "$key"
+}
+
 # --- cargo tools ---
 
 cargo_tool() {
@@ -131,6 +143,7 @@ for part in "$@"; do
         venv) venv ;;
         node) node_client ;;
         cargo) cargo_tools ;;
-        *) die "no such part: $part (programs, venv, node, cargo)" ;;
+        preview) preview ;;
+        *) die "no such part: $part (programs, venv, node, cargo, preview)" ;;
     esac
 done

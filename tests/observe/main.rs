@@ -4,6 +4,7 @@
 #[path = "../support/client.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;
+mod dashboards;
 mod day;
 mod deploy;
 mod families;
@@ -14,6 +15,7 @@ mod panels;
 #[path = "../support/prometheus.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod prometheus;
+mod promql;
 mod scrape;
 #[path = "../support/tacho.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
