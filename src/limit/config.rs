@@ -306,6 +306,7 @@ impl RawRule {
             overshoot: overshoot(self.max_overshoot, self.meter)?,
             kind,
             overrides,
+            is_news: true,
         })
     }
 
@@ -460,6 +461,7 @@ pub fn plan_rule(plan: &str, free_requests: u32) -> Rule {
         overshoot: OVERSHOOT,
         kind: Kind::Quota(quota),
         overrides: Vec::new(),
+        is_news: false,
     }
 }
 

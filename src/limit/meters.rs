@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use rustc_hash::FxHashMap;
 
 use super::amount::Meter;
 use super::node::Node;
@@ -58,10 +59,12 @@ impl LimitMeters {
 
     /// Looks at every cell once.
     pub fn publish(&self, node: &Node, rules: &[Arc<Rule>], now: u64) {
-        let mut all: BTreeMap<u64, Standing> = BTreeMap::new();
+        let known: FxHashMap<u64, &Arc<Rule>> = rules.iter().map(|rule| (rule.id, rule)).collect();
+        let mut all: FxHashMap<u64, Standing> = FxHashMap::default();
         node.each(|cell| {
-            let (rule, used) = cell.used_share(now);
-            all.entry(rule.id).or_default().see(&rule, used);
+            if let Some((rule, used)) = cell.used_share(&known, now) {
+                all.entry(rule.id).or_default().see(rule, used);
+            }
         });
         let reading = |rule: &Arc<Rule>| all.remove(&rule.id).unwrap_or_default().reading(rule, node, now);
         (self.stand)(rules.iter().map(reading).collect());

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::amount::Meter;
 use super::cell::{Look, QuotaCell, RateCell, Talk, Terms};
@@ -252,9 +252,13 @@ impl Cell {
         self.lock().rule.meter
     }
 
-    /// Of its rule, how much of the limit is used and held.
-    pub fn used_share(&self, now: u64) -> (Arc<Rule>, Used) {
-        let state = self.lock();
+    /// How much of the limit is used and held, by the one of these rules that it counts for; `None` if that is gone.
+    pub fn used_share<'r>(&self, rules: &FxHashMap<u64, &'r Arc<Rule>>, now: u64) -> Option<(&'r Arc<Rule>, Used)> {
+        let mut state = self.lock();
+        let rule = *rules.get(&state.rule.id)?;
+        // A reload may have changed the amount, and the subject may not come again for long.
+        let tier = state.tier;
+        state.follow(rule, tier, now);
         let (used, limit, ends) = match (state.kind(), &state.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => (cell.tat.saturating_sub(now), rate.capacity(), None),
             (Kind::Quota(quota), Count::Quota { cell, ends }) if ends.is_none_or(|ends| now < ends.get()) => {
@@ -264,7 +268,7 @@ impl Cell {
             _ => (0, 1, None),
         };
         let millionths = u128::from(used) * 1_000_000 / u128::from(limit.max(1));
-        (Arc::clone(&state.rule), Used { millionths: u64::try_from(millionths).unwrap_or(u64::MAX), ends })
+        Some((rule, Used { millionths: u64::try_from(millionths).unwrap_or(u64::MAX), ends }))
     }
 }
 

@@ -116,6 +116,8 @@ pub struct Rule {
     pub kind: Kind,
     /// Other amounts for some; the first that matches counts.
     pub overrides: Vec<(Match, Kind)>,
+    /// Whether it is news that it is used up. The free requests of a plan are there to be used up.
+    pub is_news: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 #[path = "../support/alertmanager.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod alertmanager;
 #[path = "../support/bot.rs"]
 mod bot;

@@ -47,7 +47,7 @@ async fn check(tacho: &Tacho) -> u16 {
 async fn until(tacho: &Tacho, managers: &[Alertmanager], holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let begun = Instant::now();
     loop {
-        let alerts: Vec<_> = managers.iter().map(Alertmanager::alerts).collect();
+        let alerts: Vec<_> = managers.iter().map(|manager| manager.alerts(&[])).collect();
         if alerts.iter().all(|alerts| holds(alerts)) {
             return alerts[0].clone();
         }

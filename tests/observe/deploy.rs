@@ -4,7 +4,7 @@ mod alertmanager;
 mod compose;
 mod listeners;
 mod muted;
-mod receivers;
+pub mod receivers;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

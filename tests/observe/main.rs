@@ -1,6 +1,13 @@
 //! What operators see: metrics in a real Prometheus, the panels over a day of them, alerts, notices.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "../support/alertmanager.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod alertmanager;
+#[path = "../support/bot.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod bot;
+mod chain;
 #[path = "../support/client.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod client;

@@ -1,4 +1,4 @@
-//! An Alertmanager of its own, on a free port, in a temporary folder. It tells nobody of the alerts it has.
+//! An Alertmanager of its own, on a free port, in a temporary folder.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -8,44 +8,60 @@ use serde_json::Value;
 
 pub struct Alertmanager {
     process: Child,
-    _folder: tempfile::TempDir,
-    port: u16,
+    folder: tempfile::TempDir,
+    pub address: SocketAddr,
 }
 
-const CONFIG: &str = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
+/// Tells nobody of the alerts it has.
+const MUTE: &str = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
+
+/// Long enough for a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Alertmanager {
+    /// One that tells nobody.
     pub fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("alertmanager.yml");
-        std::fs::write(&config, CONFIG).unwrap();
+        std::fs::write(folder.path().join("alertmanager.yml"), MUTE).unwrap();
+        Self::within(folder)
+    }
+
+    /// With the `alertmanager.yml` in this folder, and what that names.
+    pub fn within(folder: tempfile::TempDir) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let process = Command::new("prometheus-alertmanager")
-            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--config.file={}", folder.path().join("alertmanager.yml").display()))
             .arg(format!("--storage.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg(format!("--web.listen-address={address}"))
             // Alone: what it has it has from us.
-            .arg("--cluster.listen-address=")
+            .args(["--web.external-url=http://alerts.example.com/", "--cluster.listen-address="])
+            .env("NO_PROXY", "127.0.0.1")
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("prometheus-alertmanager is missing: run tests/setup.sh");
+        let alertmanager = Self { process, folder, address };
         let begun = Instant::now();
-        while TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "alertmanager did not start");
+        while TcpStream::connect(address).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "alertmanager does not listen: {}", alertmanager.log());
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self { process, _folder: folder, port }
+        alertmanager
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
-    /// The alerts that are firing, as its own tool tells them.
-    pub fn alerts(&self) -> Vec<Value> {
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The alerts that are firing, as its own tool tells them; with `--inhibited` those that it tells nobody.
+    pub fn alerts(&self, which: &[&str]) -> Vec<Value> {
         let url = format!("--alertmanager.url={}", self.url());
-        let told = Command::new("amtool").args(["alert", "query", "--output=json", &url]).output();
+        let told = Command::new("amtool").args(["alert", "query", "--output=json", &url]).args(which).output();
         let told = told.expect("amtool is missing: run tests/setup.sh");
         assert!(told.status.success(), "{told:?}");
         serde_json::from_slice(&told.stdout).unwrap()

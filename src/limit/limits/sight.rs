@@ -53,7 +53,7 @@ impl Limits {
 
 /// A limit on trial (`shadow`) stops nobody, so nobody needs to be told at night; its metrics say what it would have done.
 fn is_budget(rule: &Rule, kind: &Kind) -> bool {
-    matches!(kind, Kind::Quota(_)) && rule.action != Action::Shadow
+    matches!(kind, Kind::Quota(_)) && rule.action != Action::Shadow && rule.is_news
 }
 
 impl Asked {

@@ -14,9 +14,9 @@ fn alertmanager_takes_its_configuration() {
 /// Labels of an alert, and who is told.
 const ROUTES: &[(&[&str], &str)] = &[
     (&["alertname=TachoBudgetUsedUp", "severity=critical", "limit=day", "subject=ann", "service=tacho"], "budget"),
+    (&["alertname=TachoLimitUsedUp", "severity=critical", "job=tacho", "limit=day"], "budget"),
     (&["alertname=TachoDown", "severity=critical", "job=tacho", "instance=tacho:9464"], "critical"),
     (&["alertname=TachoRequestsStopped", "severity=critical", "job=tacho", "service=example-bot"], "critical"),
-    (&["alertname=TachoLimitUsedUp", "severity=critical", "job=tacho", "limit=day"], "critical"),
     (&["alertname=TachoJournalOld", "severity=warning", "job=tacho"], "warning"),
     (&["alertname=TachoTelemetryAbsent", "severity=warning", "job=tacho", "service=other-bot"], "warning"),
     (&["alertname=TachoTelemetryAbsent", "severity=warning", "job=tacho", "service=example-bot"], "example-bot"),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::receivers::{Alertmanager, PATIENCE, alert};
+use super::receivers::{PATIENCE, Shipped, alert};
 
 /// What is told, what it mutes, and what it must not mute: an alert with the label in which it differs, or with none.
 type Mute = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
@@ -75,7 +75,7 @@ fn labels_of(name: &str, value: &str) -> Value {
 
 #[tokio::test]
 async fn what_follows_from_something_told_is_quiet() {
-    let alertmanager = Alertmanager::start().await;
+    let alertmanager = Shipped::start().await;
     for (place, (source, muted, loud)) in MUTES.iter().enumerate() {
         // Values of its own for each case, so that no case mutes what belongs to another.
         let (here, elsewhere) = (format!("case-{place}"), format!("not-case-{place}"));

@@ -2,35 +2,27 @@
 //! Only where things are is rewritten, and how long Alertmanager gathers before it speaks.
 #![allow(clippy::too_many_lines, reason = "most of them are the messages")]
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
 
 use expect_test::expect;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::listeners::{self, Heard, Told, part};
-use super::{output, read, root};
+use super::{output, read};
+use crate::alertmanager::Alertmanager;
 use crate::client::{JSON, post};
 
 /// Long enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running Alertmanager and what its receivers heard.
-pub struct Alertmanager {
-    process: Child,
-    _folder: tempfile::TempDir,
-    address: SocketAddr,
-    heard: Heard,
+/// A running Alertmanager with the shipped configuration, and what its receivers heard.
+pub struct Shipped {
+    running: Alertmanager,
+    pub heard: Heard,
     _tasks: JoinSet<()>,
-}
-
-impl Drop for Alertmanager {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }
 
 /// The shipped configuration with other places in it. What is to be replaced must be there.
@@ -57,7 +49,7 @@ fn rewritten(http: SocketAddr, mail: SocketAddr, secrets: &str) -> String {
     config
 }
 
-impl Alertmanager {
+impl Shipped {
     pub async fn start() -> Self {
         let heard = Heard::default();
         let mut tasks = JoinSet::new();
@@ -75,38 +67,21 @@ impl Alertmanager {
         std::fs::write(&config, rewritten(http, mail, secrets.to_str().unwrap())).unwrap();
         output(Command::new("cp").args(["-r", "deploy/alertmanager/templates"]).arg(folder.path()));
 
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new("prometheus-alertmanager")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .args(["--web.external-url=http://alerts.example.com/", "--cluster.listen-address="])
-            .env("NO_PROXY", "127.0.0.1")
-            .current_dir(root())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        let started = Instant::now();
-        let running = Self { process, _folder: folder, address, heard, _tasks: tasks };
-        while TcpStream::connect(address).is_err() {
-            let log = || std::fs::read_to_string(running._folder.path().join("log")).unwrap();
-            assert!(started.elapsed() < PATIENCE, "Alertmanager does not listen: {}", log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        running
+        Self { running: Alertmanager::within(folder), heard, _tasks: tasks }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.running.address
     }
 
     pub async fn push(&self, alerts: Value) {
-        let answer = post(JSON, alerts.to_string()).path("/api/v2/alerts").send(self.address).await;
+        let answer = post(JSON, alerts.to_string()).path("/api/v2/alerts").send(self.address()).await;
         assert_eq!(answer.status(), 200, "{}", answer.text());
     }
 
     /// Labels of the alerts that Alertmanager has now but tells nobody.
     pub fn muted(&self) -> Vec<Value> {
-        let url = format!("--alertmanager.url=http://{}", self.address);
-        let told = output(Command::new("amtool").args([&url, "alert", "query", "--inhibited", "--output=json"]));
-        let alerts: Vec<Value> = serde_json::from_str(&told).unwrap();
+        let alerts = self.running.alerts(&["--inhibited"]);
         alerts.into_iter().map(|alert| alert["labels"].clone()).collect()
     }
 }
@@ -185,7 +160,7 @@ fn mail(told: &Told) -> String {
 
 #[tokio::test]
 async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
-    let alertmanager = Alertmanager::start().await;
+    let alertmanager = Shipped::start().await;
     let heard = &alertmanager.heard;
     // The second name tries to break out of the markup.
     let (mut ann, mut bob) = (used_up("user ann"), used_up("user </b>&bob"));
@@ -334,7 +309,7 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
 
 #[tokio::test]
 async fn warnings_and_advice_go_to_their_channels() {
-    let alertmanager = Alertmanager::start().await;
+    let alertmanager = Shipped::start().await;
     let heard = &alertmanager.heard;
     let mut at_90 = used_to("TachoLimitUsed90", "warning", "92.5%");
     alertmanager.push(json!([at_90])).await;
@@ -394,7 +369,7 @@ async fn warnings_and_advice_go_to_their_channels() {
 
 #[tokio::test]
 async fn telegram_takes_a_message_however_hostile_the_names() {
-    let alertmanager = Alertmanager::start().await;
+    let alertmanager = Shipped::start().await;
     let subjects = (0..40).map(|number| used_up(&format!("user {number} {}", "'\"<&>+".repeat(40))));
     alertmanager.push(subjects.collect()).await;
     let text = telegram(&alertmanager.heard.next(TELEGRAM).await);
