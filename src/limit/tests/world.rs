@@ -10,7 +10,7 @@ use super::super::attempt::Refused;
 use super::super::attempt::{Attempt, Standing, Step};
 use super::super::node::{Cell, Node};
 use super::super::rule::{Action, Kind, Rule, Traits};
-use super::super::shared::{Ask, Key, Reporter, Shared, Told};
+use super::super::shared::{Ask, Key, Reporter, Shared, Told, What};
 use super::super::subject::Since;
 use super::super::{Meter, Usage};
 use super::books::{Books, Entry};
@@ -237,9 +237,23 @@ impl<'r> World<'r> {
             }
             Step::Ask(asks) => {
                 let cell = |place: usize| Arc::clone(flight.attempt.limits[place].cell.as_ref().unwrap());
-                let asks = asks.into_iter().map(|(place, ask)| (place, cell(place), ask)).collect();
+                let mut asks: Vec<_> = asks.into_iter().map(|(place, ask)| (place, cell(place), ask)).collect();
                 self.flights.insert(id, flight);
+                self.fill_ledgers(peer, &mut asks);
                 self.send(peer, Some(id), asks);
+            }
+        }
+    }
+
+    /// As the driver does: a quota of which nothing is known yet is told what the ledger says, whoever settled it.
+    fn fill_ledgers(&self, peer: usize, asks: &mut [(usize, Arc<Cell>, Ask)]) {
+        let Peer { node, who, .. } = &self.peers[peer];
+        for (_, cell, ask) in asks {
+            let What::Quota(quota) = &mut ask.what else { continue };
+            if quota.ledger.is_none() {
+                let ledger = self.books.ledger(cell.key, &who.ledger);
+                quota.ledger = Some(ledger);
+                node.knows(cell, ledger);
             }
         }
     }
