@@ -8,8 +8,8 @@ const HEAD: &str = "\
 Made from `src/metrics/catalogue.rs` by `make golden`; a test keeps it true.
 
 `GET /metrics` answers in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 where `Accept` asks for it. Only the latter has exemplars:
-durations, tokens and cost carry the trace id of the newest request that moved them (`--enable-feature=exemplar-storage` lets Prometheus keep
-them). What was never sampled is never exported by a bot, so every trace that is named was. A bucket's bound is written the same way in
+durations, tokens and cost carry the trace id of the newest request that moved them, one a series and one a bucket
+(`--enable-feature=exemplar-storage` lets Prometheus keep them). What was never sampled is never exported by a bot, so every trace that is named was. A bucket's bound is written the same way in
 both formats.
 
 Counters follow the database: they move after the commit. A call that comes late adds only what is new, and what is delivered again adds
