@@ -4,6 +4,7 @@
 #[path = "../support/alertmanager.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod alertmanager;
+mod alerts;
 #[path = "../support/bot.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod bot;
