@@ -10,8 +10,6 @@ pub struct Family {
     pub labels: &'static [Label],
     /// Where names that others choose are among the labels: so many label sets have series of their own.
     pub most: usize,
-    /// In no panel and no rule: for questions that nobody asks every day.
-    pub ad_hoc: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +43,7 @@ pub enum Values {
 
 impl Family {
     const fn new(kind: Kind, name: &'static str, help: &'static str, labels: &'static [Label]) -> Self {
-        Self { name, kind, help, labels, most: 0, ad_hoc: false }
+        Self { name, kind, help, labels, most: 0 }
     }
 
     const fn counter(name: &'static str, help: &'static str, labels: &'static [Label]) -> Self {

@@ -12,6 +12,8 @@ durations, tokens and cost carry the trace id of the newest request that moved t
 (`--enable-feature=exemplar-storage` lets Prometheus keep them). What was never sampled is never exported by a bot, so every trace that is named was. A bucket's bound is written the same way in
 both formats.
 
+Each family is in a panel of `dashboards/` or in a rule of `alerts/`; none is for ad-hoc use only.
+
 Counters follow the database: they move after the commit. A call that comes late adds only what is new, and what is delivered again adds
 nothing. They start at 0 with the process, as Prometheus expects. Gauges of limits, drift and age are read as one, so a limit that is gone has no
 series.
@@ -65,9 +67,8 @@ fn row(family: &Family) -> String {
     };
     let closed: Vec<String> = family.labels.iter().filter_map(values).collect();
     let values = if closed.is_empty() { String::new() } else { format!(" {}.", closed.join("; ")) };
-    let ad_hoc = if family.ad_hoc { " For ad-hoc use: in no panel and no rule." } else { "" };
     let Family { name, help, .. } = family;
-    format!("| `{name}` | {kind} | {} | {}{by} | {help}{values}{ad_hoc} |\n", labels.join(", "), family.bound())
+    format!("| `{name}` | {kind} | {} | {}{by} | {help}{values} |\n", labels.join(", "), family.bound())
 }
 
 /// The values of a closed label, if they are few enough to read.
