@@ -59,10 +59,6 @@ pub fn pushes(
         .redirect(redirect::Policy::none())
         .user_agent(concat!("tacho/", env!("CARGO_PKG_VERSION")))
         .build()?;
-    for result in ["sent", "failed"] {
-        // From the start, so that the first failure is seen to come.
-        results.with_label_values(&[result]);
-    }
     let (mut queues, mut work) = (Vec::new(), Vec::new());
     for endpoint in &config.alertmanager {
         let (queue, messages) = mpsc::channel(WAITING);

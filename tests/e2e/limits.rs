@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bot::{Program, python};
+use crate::bot::{Program, limited, python};
 use crate::client::{Answer, JSON, post};
 use crate::postgres::Postgres;
 use crate::redis::Redis;
@@ -35,22 +35,6 @@ fn configure(folder: &Path, backend: &str, limits: &str) {
 /// Two instances that meet in this Redis.
 fn shared(redis: &Redis) -> String {
     format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url())
-}
-
-/// The example bot with its middleware.
-fn bot(tacho: &Tacho, model: &str) -> (Program, String) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = python("bot.py");
-    command
-        .env("PYTHONPATH", root.join("deploy/python/src"))
-        .env("TACHO_URL", format!("http://{}", tacho.http))
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", tacho.grpc))
-        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-        .env("OTEL_SERVICE_NAME", "limited-bot")
-        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
-        .env("OPENAI_BASE_URL", format!("http://{model}/v1"))
-        .env("OPENAI_API_KEY", "none");
-    Program::start(&mut command)
 }
 
 async fn invoke(bot: &str, user: &'static str) -> Answer {
@@ -92,8 +76,8 @@ async fn a_free_plan_of_five(backend: &str, urls: [&str; 2], mut restart_store: 
     let (model, model_address) = Program::start(&mut python("llm_stand_in.py"));
     let start = |place: usize| Tacho::start(folders[place].path(), urls[place], &SETTINGS);
     let (one, two) = (start(0), start(1));
-    let (bot_one, address_one) = bot(&one, &model_address);
-    let (bot_two, address_two) = bot(&two, &model_address);
+    let (bot_one, address_one) = limited(&one, "limited-bot", &model_address);
+    let (bot_two, address_two) = limited(&two, "limited-bot", &model_address);
     for address in [&address_one, &address_two, &address_one] {
         assert_eq!(invoke(address, "ann").await.status(), 200, "{}", one.log());
     }
@@ -105,8 +89,8 @@ async fn a_free_plan_of_five(backend: &str, urls: [&str; 2], mut restart_store: 
     drop(two);
     restart_store();
     let (one, two) = (start(0), start(1));
-    let (bot_one, address_one) = bot(&one, &model_address);
-    let (bot_two, address_two) = bot(&two, &model_address);
+    let (bot_one, address_one) = limited(&one, "limited-bot", &model_address);
+    let (bot_two, address_two) = limited(&two, "limited-bot", &model_address);
     settled(&two, ANN, 3).await;
     // At once, so that they are held and not settled yet.
     assert_eq!(invoke(&address_two, "ann").await.status(), 200, "{}", two.log());
@@ -199,7 +183,7 @@ async fn waiting_as_long_as_told_is_enough() {
     let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
     let tacho = Tacho::start(folder.path(), &url, &SETTINGS);
     let (model, model_address) = Program::start(&mut python("llm_stand_in.py"));
-    let (bot, address) = bot(&tacho, &model_address);
+    let (bot, address) = limited(&tacho, "limited-bot", &model_address);
     let mut refusals = 0;
     for _ in 0..8 {
         let answer = invoke(&address, "ann").await;
@@ -349,7 +333,7 @@ quota = { limit = 3, period = "month" }
     let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
     let tacho = Tacho::start(folder.path(), &url, &SETTINGS);
     let (model, model_address) = Program::start(&mut python("llm_stand_in.py"));
-    let (bot, address) = bot(&tacho, &model_address);
+    let (bot, address) = limited(&tacho, "limited-bot", &model_address);
     let uses = async |allowed: usize| {
         for nth in 1..=allowed {
             let answer = invoke(&address, "ann").await;

@@ -21,6 +21,9 @@ mod notices;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod postgres;
+#[path = "../support/prometheus.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod prometheus;
 #[path = "../support/redis.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod redis;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bot::{Program, python};
+use crate::bot::{self, Program, python};
 use crate::client::{JSON, post};
 use crate::deploy::receivers::Shipped;
 use crate::prometheus::Prometheus;
@@ -84,17 +84,7 @@ impl Watched {
         let config = prometheus_configuration(folder.path(), &tacho, &alertmanager);
         let prometheus = Prometheus::start(&config, |_| {}).await;
         let (model, model_address) = Program::start(&mut python("llm_stand_in.py"));
-        let mut command = python("bot.py");
-        command
-            .env("PYTHONPATH", root().join("deploy/python/src"))
-            .env("TACHO_URL", format!("http://{}", tacho.http))
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", tacho.grpc))
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-            .env("OTEL_SERVICE_NAME", "watched-bot")
-            .env("OTEL_BSP_SCHEDULE_DELAY", "100")
-            .env("OPENAI_BASE_URL", format!("http://{model_address}/v1"))
-            .env("OPENAI_API_KEY", "none");
-        let (program, bot) = Program::start(&mut command);
+        let (program, bot) = bot::limited(&tacho, "watched-bot", &model_address);
         Self { folder, tacho, alertmanager, prometheus, bot, _programs: [model, program] }
     }
 

@@ -1,13 +1,11 @@
 //! The page as real programs read it: promtool's lint, and a Prometheus that scrapes it with exemplars.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::client::{JSON, PROTOBUF, post};
 use crate::day;
 use crate::load::Shape;
-use crate::prometheus::Prometheus;
+use crate::prometheus::{Prometheus, lint};
 use crate::tacho_process::Tacho;
 
 const SETTINGS: [(&str, &str); 2] = [("TACHO_ASSEMBLE__QUIET", "100ms"), ("TACHO_METRICS__PER_USER_TOP", "3")];
@@ -26,20 +24,6 @@ async fn used(tacho: &Tacho) {
     while !page(tacho).await.contains("tacho_persist_records_total{result=\"new\"} 20\n") {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-}
-
-fn lint(page: &str) {
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool is missing: run tests/setup.sh");
-    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
-    let done = promtool.wait_with_output().unwrap();
-    let said = [done.stdout, done.stderr].concat();
-    assert!(done.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }
 
 #[tokio::test]

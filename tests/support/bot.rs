@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::tacho_process::Tacho;
+
 /// A program of the bot's side; killed where a test fails before it is stopped.
 pub struct Program(Child);
 
@@ -44,4 +46,20 @@ pub fn python(script: &str) -> Command {
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/example-bot").join(script));
     command
+}
+
+/// The example bot with its middleware, which asks this Tacho and sends it its spans.
+pub fn limited(tacho: &Tacho, service: &str, model: &str) -> (Program, String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = python("bot.py");
+    command
+        .env("PYTHONPATH", root.join("deploy/python/src"))
+        .env("TACHO_URL", format!("http://{}", tacho.http))
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", tacho.grpc))
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .env("OTEL_SERVICE_NAME", service)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .env("OPENAI_BASE_URL", format!("http://{model}/v1"))
+        .env("OPENAI_API_KEY", "none");
+    Program::start(&mut command)
 }

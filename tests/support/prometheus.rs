@@ -1,5 +1,6 @@
 //! A Prometheus of its own, on a free port, in a temporary folder.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -92,7 +93,22 @@ impl Drop for Prometheus {
     }
 }
 
-pub fn free_address() -> SocketAddr {
+/// Prometheus' own tool finds nothing to say of a page.
+pub fn lint(page: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is missing: run tests/setup.sh");
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let found = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[found.stdout, found.stderr].concat()).into_owned();
+    assert!(found.status.success() && said.trim().is_empty(), "{said}");
+}
+
+fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
