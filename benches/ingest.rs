@@ -6,7 +6,7 @@ use std::path::Path;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
-use tacho::ingest::{IngestConfig, Rules, read_protobuf};
+use tacho_core::decode::{OwnKeys, Rules, read_protobuf};
 
 /// As in the binary.
 #[global_allocator]
@@ -28,7 +28,7 @@ fn bodies(capture: &str) -> (Vec<Vec<u8>>, u64) {
 }
 
 fn rules() -> Rules {
-    Rules::new(&IngestConfig::default(), false)
+    Rules::new(OwnKeys::default(), false)
 }
 
 /// One batch as an exporter sends it: server spans with 16 attributes, each with three calls of 18 below it.

@@ -12,11 +12,11 @@ mod usage;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tacho::domain::call::{Cost, Tokens};
-use tacho::domain::money::NanoUsd;
-use tacho::domain::record::Request;
-use tacho::domain::time::Timestamp;
 use tacho::metrics::{Format, Metrics};
+use tacho_core::domain::call::{Cost, Tokens};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::time::Timestamp;
 use usage::Asked;
 
 /// As in the binary.

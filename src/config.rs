@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::assemble::AssembleConfig;
-use crate::domain::plan::Plans;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::limit::{LimitsConfig, Rules};
 use crate::metrics::MetricsConfig;
 use crate::notify::NotifyConfig;
 use crate::persist::DatabaseConfig;
+use tacho_core::assemble::AssembleConfig;
+use tacho_core::domain::plan::Plans;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

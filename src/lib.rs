@@ -2,15 +2,12 @@
 
 pub mod api;
 pub mod app;
-pub mod assemble;
 pub mod cli;
 pub mod config;
-pub mod domain;
 pub mod ingest;
 pub mod journal;
 pub mod limit;
 pub mod metrics;
 pub mod notify;
 pub mod persist;
-pub mod price;
 pub mod telemetry;

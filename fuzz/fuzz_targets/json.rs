@@ -4,16 +4,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use tacho::domain::time::Timestamp;
-use tacho::ingest::{self, Batch, IngestConfig, Rules};
+use tacho_core::domain::time::Timestamp;
+use tacho_core::decode::{self, Batch, OwnKeys, Rules};
 
-static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(&IngestConfig::default(), true));
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(OwnKeys::default(), true));
 
 /// Texts and numbers that stand for content in the seeds.
 const CONTENT: [&str; 2] = ["SECRETQ", "4111222233334444"];
 
 fuzz_target!(|body: &[u8]| {
-    match ingest::read_json(body, &RULES) {
+    match decode::read_json(body, &RULES) {
         Ok(batch) => check(&batch, body.len()),
         Err(malformed) => {
             let message = malformed.to_string();

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use tacho::ingest::{IngestConfig, Rules};
+use tacho_core::decode::{OwnKeys, Rules};
 
 #[path = "../../tests/ingest/oracle.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -16,7 +16,7 @@ mod oracle;
 mod encode;
 
 // Messages of failed spans are kept, so that they are compared too.
-static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(&IngestConfig::default(), true));
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(OwnKeys::default(), true));
 
 fuzz_target!(|body: &[u8]| {
     oracle::check(body, &RULES);

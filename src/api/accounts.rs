@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::{Handles, LARGEST_PAGE};
-use crate::domain::account::AccountId;
 use crate::persist::{AccountFilter, AccountPage};
+use tacho_core::domain::account::AccountId;
 
 /// Entries of the ledger that are shown with an account.
 const ENTRIES: u32 = 100;

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::Handles;
 use super::problem::Problem;
 use super::refusal::{self, Form};
-use crate::domain::ids::{SpanId, TraceId};
 use crate::limit::{Asked, Decision, Dollars, Origin, Reservation, Usage};
+use tacho_core::domain::ids::{SpanId, TraceId};
 
 /// The body of `/v1/check` and the query of `/v1/limits`.
 #[derive(Default, Deserialize)]

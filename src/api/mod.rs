@@ -18,9 +18,9 @@ use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use tokio::net::TcpListener;
 
-use crate::domain::time::Timestamp;
 use crate::limit::Limits;
 use crate::persist::Store;
+use tacho_core::domain::time::Timestamp;
 
 /// A limit as bodies show it.
 pub fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '_ {

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::domain::money::NanoUsd;
-use crate::domain::time::in_words;
 use crate::limit::{Admission, LimitState, Meter, Reason, Refusal, RefusalForm, Subject};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::time::in_words;
 
 pub(super) const PROBLEM: &str = "application/problem+json";
 /// From the IETF draft on rate limit headers.

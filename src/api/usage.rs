@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::{Handles, LARGEST_PAGE};
-use crate::domain::time::Timestamp;
 use crate::persist::{Group, Page, RecordFilter, RecordRow};
+use tacho_core::domain::time::Timestamp;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,15 +15,15 @@ use super::progress::{Progress, Ticket};
 use super::reload::Book;
 use super::writer::Writer;
 use super::{AppError, now};
-use crate::assemble::{Closed, Gatherer, Resolver};
 use crate::config::Config;
-use crate::domain::extract::{EXTRACT_FORM, Extract};
-use crate::domain::lsn::Lsn;
-use crate::domain::span::Received;
 use crate::journal::{Follower, Journal};
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{PersistError, Store};
+use tacho_core::assemble::{Closed, Gatherer, Resolver};
+use tacho_core::domain::extract::{EXTRACT_FORM, Extract};
+use tacho_core::domain::lsn::Lsn;
+use tacho_core::domain::span::Received;
 
 /// Frames that were read and wait for the gatherer.
 const WAITING_FRAMES: usize = 2;

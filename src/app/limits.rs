@@ -11,18 +11,18 @@ use super::now;
 use super::pause::Pause;
 use super::reload::Book;
 use crate::config::Config;
-use crate::domain::account::AccountId;
-use crate::domain::call::Tokens;
-use crate::domain::money::NanoUsd;
-use crate::domain::plan::{Overage, Plans};
-use crate::domain::time::Timestamp;
 use crate::limit::{
     self, Backend, Key, Ledger, LimitMeters, Limits, Meter, Outside, Rule, Sight, Since, Store as LimitStore,
     StoreError, plan_rule,
 };
 use crate::metrics::{LimitReading, Metrics};
 use crate::persist::Store;
-use crate::price::{PriceBook, Priced};
+use tacho_core::domain::account::AccountId;
+use tacho_core::domain::call::Tokens;
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::plan::{Overage, Plans};
+use tacho_core::domain::time::Timestamp;
+use tacho_core::price::{PriceBook, Priced};
 
 /// How often the store of limits is told what is new, at the most.
 const TURN: Duration = Duration::from_millis(20);

@@ -22,20 +22,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::Config;
-use crate::domain::extract::EXTRACT_FORM;
-use crate::domain::lsn::Lsn;
-use crate::domain::time::Timestamp;
-use crate::ingest::{IngestMeters, Intake, Keeper, NotKept, Rules};
+use crate::ingest::{IngestMeters, Intake, Keeper, NotKept};
 use crate::journal::{self, Journal, JournalError, JournalMeters, NotAppended};
 use crate::limit::Limits;
 use crate::metrics::{Format, Metrics};
 use crate::persist::PersistError;
-use crate::price::PriceBook;
 use crate::telemetry::Filter;
 use doors::Doors;
 use flow::Flow;
 use notices::Notices;
 use reload::{Book, Reloads};
+use tacho_core::domain::extract::EXTRACT_FORM;
+use tacho_core::domain::lsn::Lsn;
+use tacho_core::domain::time::Timestamp;
+use tacho_core::price::PriceBook;
 
 pub use limits::{looking_limits, rules};
 pub use reload::Reload;
@@ -49,7 +49,7 @@ pub enum AppError {
     #[error("price file {path} cannot be read")]
     PriceFile { path: String, source: std::io::Error },
     #[error(transparent)]
-    Prices(#[from] crate::price::OverrideError),
+    Prices(#[from] tacho_core::price::OverrideError),
     #[error("database")]
     Database(#[from] PersistError),
     #[error("journal")]
@@ -95,7 +95,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     let age = journal.age();
     metrics.read_journal_age(move || age().as_secs_f64());
     let doors = Doors::open(&config).await?;
-    let rules = Rules::new(&config.ingest, config.privacy.error_messages);
+    let rules = config.ingest.rules(config.privacy.error_messages);
     let intake = Intake::new(&config.ingest, rules, meters(&metrics), keeper(&journal));
 
     let (closing, no_more) = (CancellationToken::new(), CancellationToken::new());

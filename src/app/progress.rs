@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::domain::lsn::Lsn;
+use tacho_core::domain::lsn::Lsn;
 
 /// Shared by the gatherer, which opens traces, and the writers, which write them.
 pub(super) struct Progress(Mutex<State>);

@@ -8,8 +8,8 @@ use super::{limits, price_book};
 use crate::config::Config;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
-use crate::price::PriceBook;
 use crate::telemetry::Filter;
+use tacho_core::price::PriceBook;
 
 /// The configuration as it was read again, or why that failed.
 pub type Reload = Result<Config, String>;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::domain::account::AccountId;
-use crate::domain::call::{Tokens, UnknownUsage, Usage};
-use crate::domain::counter::{Counted, Counter};
-use crate::domain::ids::{SpanId, TraceId};
-use crate::domain::record::{Record, Request};
-use crate::domain::time::Timestamp;
 use crate::limit::{Charge, Key, Ledger, Limits, Meter, Rule, Since, charges, counters};
 use crate::persist::{Change, Prepared, Standing};
+use tacho_core::domain::account::AccountId;
+use tacho_core::domain::call::{Tokens, UnknownUsage, Usage};
+use tacho_core::domain::counter::{Counted, Counter};
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::record::{Record, Request};
+use tacho_core::domain::time::Timestamp;
 
 /// What a write changes for limits. Nothing is done before it is committed.
 pub(super) struct Settling<'c>(Vec<Settled<'c>>);

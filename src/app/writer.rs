@@ -13,19 +13,19 @@ use super::progress::Progress;
 use super::reload::Book;
 use super::settling::Settling;
 use super::{AppError, now};
-use crate::assemble::{Closed, Resolver};
-use crate::domain::call::{Call, Cost, Usage};
-use crate::domain::ids::TraceId;
-use crate::domain::lsn::Lsn;
-use crate::domain::record::{Request, Totals};
-use crate::domain::time::Timestamp;
-use crate::domain::trace::Trace;
 use crate::journal::Journal;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
-use crate::price::Priced;
 use crate::telemetry::chain;
+use tacho_core::assemble::{Closed, Resolver};
+use tacho_core::domain::call::{Call, Cost, Usage};
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::lsn::Lsn;
+use tacho_core::domain::record::{Request, Totals};
+use tacho_core::domain::time::Timestamp;
+use tacho_core::domain::trace::Trace;
+use tacho_core::price::Priced;
 
 /// How often the store is asked for traces that have waited long enough, and told how far the journal is.
 const DUE_EVERY: Duration = Duration::from_secs(1);

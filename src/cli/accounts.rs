@@ -7,11 +7,11 @@ use serde_json::json;
 use super::report::grouped;
 use super::verify::{account, plain};
 use crate::config::Config;
-use crate::domain::account::AccountId;
-use crate::domain::money::NanoUsd;
-use crate::domain::plan::Plans;
-use crate::domain::time::Timestamp;
 use crate::persist::{AccountFilter, AccountPage, AccountRow, PersistError, ResetRow, Store};
+use tacho_core::domain::account::AccountId;
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::plan::Plans;
+use tacho_core::domain::time::Timestamp;
 
 /// Entries of the ledger that are shown with an account.
 const ENTRIES: u32 = 20;
@@ -132,7 +132,7 @@ impl Whose {
     }
 }
 
-fn known_plan<'p>(plans: &'p Plans, name: &str) -> Result<&'p crate::domain::plan::Plan, AccountsError> {
+fn known_plan<'p>(plans: &'p Plans, name: &str) -> Result<&'p tacho_core::domain::plan::Plan, AccountsError> {
     plans.get(name).map(AsRef::as_ref).ok_or_else(|| AccountsError::NoPlan {
         name: plain(name),
         known: plans.iter().map(|plan| plan.name.to_string()).collect::<Vec<_>>().join(", "),

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::app;
 use crate::config::Config;
-use crate::domain::time::Timestamp;
 use crate::limit::{Asked, LimitState, StoreError, explain};
 use crate::persist::{PersistError, Store};
+use tacho_core::domain::time::Timestamp;
 
 #[derive(Args)]
 pub(super) struct LimitsArguments {

@@ -5,8 +5,8 @@ use clap::Args;
 use super::report::grouped;
 use super::verify::account;
 use crate::config::Config;
-use crate::domain::time::Timestamp;
 use crate::persist::{Mended, PersistError, Store};
+use tacho_core::domain::time::Timestamp;
 
 #[derive(Args)]
 pub(super) struct RebuildArguments {
@@ -65,7 +65,7 @@ fn line(mended: &Mended) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::account::{AccountId, Used};
+    use tacho_core::domain::account::{AccountId, Used};
 
     #[test]
     fn each_account_has_a_line_that_names_what_changed() {

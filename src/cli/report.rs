@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::config::Config;
-use crate::domain::money::NanoUsd;
-use crate::domain::time::Timestamp;
 use crate::persist::{Group, PersistError, RecordFilter, Store, SummaryRow};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::time::Timestamp;
 
 #[derive(Args)]
 pub(super) struct ReportArguments {

@@ -2,14 +2,10 @@
 //! kept and answers. It never keeps data of its own and never copies an attribute that is not on the list.
 
 mod answer;
-mod dialect;
-mod extract;
 pub mod grpc;
 pub mod http;
 mod inflate;
-mod json;
 mod meter;
-mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,11 +18,10 @@ use prometheus::IntCounterVec;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use dialect::Dialect;
 use meter::Metered;
 
-use crate::domain::extract::Extract;
-use crate::domain::span::Origin;
+use tacho_core::decode::{Batch, Malformed, OwnKeys, Rejected, Rules, read_json, read_protobuf};
+use tacho_core::domain::span::Origin;
 
 /// The section `[ingest]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,99 +35,18 @@ pub struct IngestConfig {
     pub agent_keys: Vec<String>,
 }
 
+impl IngestConfig {
+    /// What the readers go by.
+    pub fn rules(&self, error_messages: bool) -> Rules {
+        let keys = OwnKeys { user: &self.user_keys, tenant: &self.tenant_keys, agent: &self.agent_keys };
+        Rules::new(keys, error_messages)
+    }
+}
+
 impl Default for IngestConfig {
     fn default() -> Self {
         Self { max_body: ByteSize::mib(16), user_keys: vec![], tenant_keys: vec![], agent_keys: vec![] }
     }
-}
-
-/// What the readers go by.
-pub struct Rules {
-    dialect: Dialect,
-    /// Keep the messages of failed spans: they may quote content.
-    error_messages: bool,
-}
-
-impl Rules {
-    pub fn new(config: &IngestConfig, error_messages: bool) -> Self {
-        let dialect = Dialect::new(&config.user_keys, &config.tenant_keys, &config.agent_keys);
-        Self { dialect, error_messages }
-    }
-}
-
-/// The spans of one body.
-#[derive(Debug, Default, PartialEq)]
-pub struct Batch {
-    pub extract: Extract,
-    pub rejected: Rejected,
-    /// The services that spans came from, each once.
-    services: Vec<Arc<Origin>>,
-}
-
-/// The spans of a body that could not be taken.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Rejected {
-    pub count: u64,
-    /// The first few, by id and fault.
-    named: Vec<String>,
-}
-
-/// Most bad spans named in an answer.
-const MOST_NAMED: usize = 5;
-
-impl Batch {
-    fn comes_from(&mut self, origin: &Arc<Origin>) {
-        if self.services.iter().all(|known| known.service != origin.service) {
-            self.services.push(Arc::clone(origin));
-        }
-    }
-
-    fn reject(&mut self, bad: BadSpan, span_id: &[u8]) {
-        self.rejected.count += 1;
-        if self.rejected.named.len() < MOST_NAMED {
-            let id: String = span_id.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            self.rejected.named.push(format!("span {id}: {bad}"));
-        }
-    }
-}
-
-impl Rejected {
-    /// One line for the answer's `error_message`; empty where nothing was rejected.
-    pub fn message(&self) -> String {
-        let unnamed = self.count.saturating_sub(self.named.len() as u64);
-        let more = if unnamed > 0 { format!("; and {unnamed} more") } else { String::new() };
-        format!("{}{more}", self.named.join("; "))
-    }
-}
-
-/// Why a single span cannot be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadSpan {
-    #[error("trace id is missing or not 16 bytes")]
-    TraceId,
-    #[error("span id is missing or not 8 bytes")]
-    SpanId,
-    #[error("parent span id is not 8 bytes")]
-    ParentId,
-    #[error("start time is missing or after the year 2199")]
-    StartTime,
-    #[error("end time is before the start time")]
-    EndBeforeStart,
-}
-
-/// The body is no OTLP request: what is wrong and where. Names no value of the body.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(String);
-
-/// Reads a protobuf body.
-pub fn read_protobuf(body: &[u8], rules: &Rules) -> Result<Batch, Malformed> {
-    wire::read(body, rules)
-}
-
-/// Reads a JSON body.
-pub fn read_json(body: &[u8], rules: &Rules) -> Result<Batch, Malformed> {
-    json::read(body, rules)
 }
 
 /// How a body came in; at once the metric label.

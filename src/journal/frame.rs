@@ -8,7 +8,7 @@
 //! `unsynced` says how many frames before this one were not yet known to be durable when it was written. After a crash it tells a
 //! torn tail, which nobody was promised, from a frame that was durable once and is damaged now.
 
-use crate::domain::lsn::Lsn;
+use tacho_core::domain::lsn::Lsn;
 
 const MAGIC: &[u8; 8] = b"TACHOJNL";
 pub(super) const VERSION: u32 = 1;

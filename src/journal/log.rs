@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::disk::{Disk, ENDING};
 use super::frame::{self, Found, SEGMENT_HEADER};
 use super::{JournalError, NotAppended};
-use crate::domain::lsn::Lsn;
+use tacho_core::domain::lsn::Lsn;
 
 /// Bounds of the files, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -21,7 +21,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use crate::domain::lsn::Lsn;
+use tacho_core::domain::lsn::Lsn;
 pub use writer::{Follower, Journal};
 
 /// The section `[journal]`.

@@ -6,7 +6,7 @@ use std::io;
 use super::disk::Disk;
 use super::frame::{self, Found, Frame, SEGMENT_HEADER};
 use super::{Entry, JournalError, Quarantined, log};
-use crate::domain::lsn::Lsn;
+use tacho_core::domain::lsn::Lsn;
 
 /// Bytes read at once, unless a frame is longer.
 const PIECE: usize = 256 << 10;

@@ -13,7 +13,7 @@ use super::disk::{Disk, Folder};
 use super::log::Log;
 use super::reader::{Reader, Step};
 use super::{Entry, JournalError, JournalMeters, NotAppended, Place};
-use crate::domain::lsn::Lsn;
+use tacho_core::domain::lsn::Lsn;
 
 /// Most appends that wait for the thread.
 const MOST_WAITING: usize = 1024;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::domain::call::Tokens;
-use crate::domain::money::NanoUsd;
+use tacho_core::domain::call::Tokens;
+use tacho_core::domain::money::NanoUsd;
 
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]

@@ -11,8 +11,8 @@ use super::node::{Cell, Count, Node, State};
 use super::rule::{Action, Kind, Mode, OnStoreError, Rule, Tier, Traits};
 use super::shared::{Ask, Key};
 use super::subject::{self, Since, Subjects};
-use crate::domain::period::Period;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::period::Period;
+use tacho_core::domain::time::Timestamp;
 
 /// A request on its way through its limits.
 pub struct Attempt<'r> {

@@ -7,11 +7,11 @@ use super::amount::Usage;
 use super::rule::{Kind, Rule, Tier, Traits};
 use super::shared::Key;
 use super::subject::{self, Since, Subject, Subjects};
-use crate::domain::call::Usage as CallUsage;
-use crate::domain::counter::Counter;
-use crate::domain::money::NanoUsd;
-use crate::domain::record::Request;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::call::Usage as CallUsage;
+use tacho_core::domain::counter::Counter;
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::time::Timestamp;
 
 /// An amount of one limit and subject that a request used.
 #[derive(Clone, Debug)]

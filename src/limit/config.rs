@@ -12,8 +12,8 @@ use super::amount::{Amount, Decimal, Dollars, Meter};
 use super::rule::{
     Action, Dimension, Kind, Match, Mode, OnStoreError, Overshoot, Quota, QuotaAnchor, Rate, Rule, Window, rule_id,
 };
-use crate::domain::period::{Cycle, Zone};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::period::{Cycle, Zone};
+use tacho_core::domain::time::Timestamp;
 
 /// The section `[limits]`.
 #[derive(Clone, Debug, Deserialize)]

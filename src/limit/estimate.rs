@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::config::EstimateConfig;
-use crate::domain::call::Tokens;
+use tacho_core::domain::call::Tokens;
 
 /// Tokens of the last requests, by model and agent.
 pub struct Estimates {

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::rule::{Action, Kind, Mode, OnStoreError, QuotaAnchor, Rate, Rule, Window};
-use crate::domain::period::Cycle;
-use crate::domain::time::in_words;
+use tacho_core::domain::period::Cycle;
+use tacho_core::domain::time::in_words;
 
 /// What `tacho limits explain` prints of one limit.
 #[derive(Debug, Serialize)]

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::node::{Cell, Node};
 use super::shared::Key;
-use crate::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::ids::{SpanId, TraceId};
 
 /// Names a hold in answers and requests: 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

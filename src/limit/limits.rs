@@ -26,12 +26,12 @@ use super::rule::{Action, Kind, Rule, Traits};
 use super::shared::{Ask, Key, Ledger, Reporter, What};
 use super::store::{Answers, Store};
 use super::subject::{Since, Subject};
-use crate::domain::call::Tokens;
-use crate::domain::ids::{SpanId, TraceId};
-use crate::domain::money::NanoUsd;
-use crate::domain::time::Timestamp;
 use crate::telemetry::chain;
 pub use sight::Sight;
+use tacho_core::domain::call::Tokens;
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::time::Timestamp;
 
 /// What limits need of the rest of the house.
 #[derive(Clone)]

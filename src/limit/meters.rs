@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 use super::amount::Meter;
 use super::node::Node;
 use super::rule::{Kind, QuotaAnchor, Rule};
-use crate::domain::period::Period;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::period::Period;
+use tacho_core::domain::time::Timestamp;
 
 #[derive(Clone)]
 pub struct LimitMeters {

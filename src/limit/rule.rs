@@ -12,9 +12,9 @@ use smallvec::SmallVec;
 
 use super::amount::{Amount, Meter};
 use super::attempt::Stand;
-use crate::domain::pattern::Pattern;
-use crate::domain::period::{Anchor, Cycle, Schedule, Zone};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::pattern::Pattern;
+use tacho_core::domain::period::{Anchor, Cycle, Schedule, Zone};
+use tacho_core::domain::time::Timestamp;
 
 /// What a limit can count for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::rule::{Dimension, Kind, Quota, Rule, Traits};
 use super::shared::Key;
-use crate::domain::period::Period;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::period::Period;
+use tacho_core::domain::time::Timestamp;
 
 /// A hash of the values; the same in every instance. Nobody can make two users share it.
 pub type SubjectId = u128;

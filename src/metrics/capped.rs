@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::catalogue::{Family, Kind, Values};
 use super::labels::OTHER;
-use crate::domain::ids::TraceId;
+use tacho_core::domain::ids::TraceId;
 
 /// An example of what a series counted. All traces that come were sampled: of others nothing is exported. It has no time of its own:
 /// Prometheus takes none that is older than the last, so one bot whose clock is ahead would keep out all others.

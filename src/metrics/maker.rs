@@ -12,7 +12,7 @@ use super::capped::{Capped, Series};
 use super::catalogue::{self, Family, Kind, Values};
 use super::snapshot::{Row, Snapshot};
 use super::{IngestFamilies, JournalFamilies, LimitFamilies, LimitReading};
-use crate::domain::account::Drift;
+use tacho_core::domain::account::Drift;
 
 pub(super) struct Maker<'r> {
     registry: &'r Registry,

@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 
-use crate::domain::account::Drift;
-use crate::domain::record::Request;
 use capped::{Capped, Exemplified};
 use labels::Names;
 use maker::Maker;
 use snapshot::Snapshot;
+use tacho_core::domain::account::Drift;
+use tacho_core::domain::record::Request;
 use usage::UsageFamilies;
 
 pub use config::MetricsConfig;

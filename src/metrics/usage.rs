@@ -10,8 +10,8 @@ use super::capped::{Capped, Exemplified};
 use super::catalogue::{self, METHODS};
 use super::labels::{Names, OTHER, status};
 use super::users::TopUsers;
-use crate::domain::call::{Call, Key, Tokens, Usage};
-use crate::domain::record::{Record, Request};
+use tacho_core::domain::call::{Call, Key, Tokens, Usage};
+use tacho_core::domain::record::{Record, Request};
 
 pub(super) struct UsageFamilies {
     requests: Arc<Capped<IntCounter>>,

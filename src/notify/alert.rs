@@ -3,8 +3,8 @@
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
 use super::board::Budget;
-use crate::domain::money::NanoUsd;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::time::Timestamp;
 
 const NAME: &str = "TachoBudgetUsedUp";
 const RUNBOOK: &str = "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachobudgetusedup";

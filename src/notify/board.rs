@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::alert::{Alert, Stand};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::time::Timestamp;
 
 /// A limit and for whom it counts, as people read it: `user ann`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::time::Timestamp;
 
 const START: Timestamp = Timestamp(1_790_000_000_000_000_000);
 const RESEND: Duration = Duration::from_secs(60);

@@ -9,8 +9,8 @@ use super::query::Conditions;
 use super::store::Store;
 use super::value::Kind::Text;
 use super::value::{Row, Value};
-use crate::domain::account::{AccountId, Standing};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::account::{AccountId, Standing};
+use tacho_core::domain::time::Timestamp;
 
 /// What is asked for; what is `None` does not matter.
 #[derive(Clone, Debug, Default)]

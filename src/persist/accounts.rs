@@ -9,10 +9,10 @@ use super::rows::Values;
 use super::store::Tx;
 use super::value::Kind::{Int, Text, Time};
 use super::value::{Kind, Row, Value};
-use crate::domain::account::{AccountId, Standing, Used};
-use crate::domain::period::{Cycle, Zone};
-use crate::domain::plan::{Origin, Terms};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::account::{AccountId, Standing, Used};
+use tacho_core::domain::period::{Cycle, Zone};
+use tacho_core::domain::plan::{Origin, Terms};
+use tacho_core::domain::time::Timestamp;
 
 /// What `Standings` reads, in its order; `a` is the account.
 pub(super) const STANDING: &str = "a.tenant, a.user_id, a.plan, a.free_requests_used, a.requests_used_current_period, \

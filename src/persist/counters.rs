@@ -7,8 +7,8 @@ use super::rows::Values;
 use super::store::{Store, Tx};
 use super::value::Kind::{Int, Text, Time};
 use super::value::{Kind, Row, Value};
-use crate::domain::counter::{Counted, Counter};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::counter::{Counted, Counter};
+use tacho_core::domain::time::Timestamp;
 
 const KINDS: &[Kind] = &[Text, Text, Text, Time, Time, Int, Int, Time];
 

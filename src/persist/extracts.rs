@@ -4,8 +4,8 @@ use super::rows::{self, Values};
 use super::store::Tx;
 use super::value::{Kind, Value};
 use super::{Change, Known, PersistError};
-use crate::domain::ids::TraceId;
-use crate::domain::trace::Trace;
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::trace::Trace;
 
 /// Leads every stored extract; another form of it gets another number.
 const EXTRACT_VERSION: u8 = 1;

@@ -21,18 +21,18 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::domain::ids::TraceId;
-use crate::domain::lsn::Lsn;
-use crate::domain::record::Request;
-use crate::domain::time::Timestamp;
-use crate::domain::trace::Trace;
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::lsn::Lsn;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::time::Timestamp;
+use tacho_core::domain::trace::Trace;
 
-pub use crate::domain::account::{Drift, Mark, Standing};
 pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
 pub use counters::CounterRow;
 pub use query::{Group, Page, RecordFilter, RecordRow, SummaryRow};
 pub use rebuild::{Mended, Rebuild};
 pub use store::{PostgresStore, SqliteStore, Store};
+pub use tacho_core::domain::account::{Drift, Mark, Standing};
 pub use verify::{Checked, Difference, RowKey, Verification, What};
 pub use work::{Prepared, Work};
 

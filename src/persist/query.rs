@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::PersistError;
 use super::store::Store;
 use super::value::{Row, Value};
-use crate::domain::money::NanoUsd;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::time::Timestamp;
 
 /// What is asked for; what is `None` does not matter.
 #[derive(Clone, Debug, Default)]

@@ -6,9 +6,9 @@ use super::PersistError;
 use super::accounts::{self, Opening, account_id};
 use super::store::{Store, Tx};
 use super::verify::{WITHOUT_ACCOUNT, differing_accounts};
-use crate::domain::account::{AccountId, Used};
-use crate::domain::plan::{Plans, Terms};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::account::{AccountId, Used};
+use tacho_core::domain::plan::{Plans, Terms};
+use tacho_core::domain::time::Timestamp;
 
 /// Accounts that are counted and written together.
 const CHUNK: usize = 1_000;

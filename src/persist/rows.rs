@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::value::Kind::{Bytes, Flag, Int, Real, Text, Time};
 use super::value::{Kind, Row, Value};
-use crate::domain::account::Mark;
-use crate::domain::call::{Call, Cost, Key, Tokens, UnknownUsage, Usage};
-use crate::domain::ids::{SpanId, TraceId};
-use crate::domain::money::NanoUsd;
-use crate::domain::record::{Record, Totals};
+use tacho_core::domain::account::Mark;
+use tacho_core::domain::call::{Call, Cost, Key, Tokens, UnknownUsage, Usage};
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::record::{Record, Totals};
 
 /// What a row is: its values in the order of the columns, the key first.
 pub(super) type Values = Vec<Value>;

@@ -11,11 +11,11 @@ use super::rows;
 use super::store::Tx;
 use super::value::Kind::{Flag, Text, Time};
 use super::value::Value;
-use crate::domain::account::{AccountId, Mark, Standing, Used};
-use crate::domain::call::Key;
-use crate::domain::plan::Plans;
-use crate::domain::record::Record;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::account::{AccountId, Mark, Standing, Used};
+use tacho_core::domain::call::Key;
+use tacho_core::domain::plan::Plans;
+use tacho_core::domain::record::Record;
+use tacho_core::domain::time::Timestamp;
 
 /// A record before and after a write.
 #[derive(Clone, Copy, Default)]

@@ -8,10 +8,10 @@ use sqlx::{Postgres, Sqlite, Transaction};
 use super::value::{Kind, Row, Value};
 use super::work::Work;
 use super::{Change, Checkpoint, PersistError, extracts, postgres, rows, sqlite};
-use crate::domain::ids::TraceId;
-use crate::domain::lsn::Lsn;
-use crate::domain::plan::Plans;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::lsn::Lsn;
+use tacho_core::domain::plan::Plans;
+use tacho_core::domain::time::Timestamp;
 
 #[derive(Clone)]
 pub enum Store {

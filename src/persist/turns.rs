@@ -7,9 +7,9 @@ use super::accounts::{self, Locked, Reason, Turn, account_id};
 use super::store::{Store, Tx};
 use super::value::Value;
 use super::{AccountRow, PersistError};
-use crate::domain::account::{AccountId, Standing};
-use crate::domain::plan::Plan;
-use crate::domain::time::Timestamp;
+use tacho_core::domain::account::{AccountId, Standing};
+use tacho_core::domain::plan::Plan;
+use tacho_core::domain::time::Timestamp;
 
 /// Accounts that are locked and written together.
 const CHUNK: i64 = 1_000;

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValu
 use sqlx::sqlite::{SqliteArgumentsBuffer, SqliteRow, SqliteTypeInfo, SqliteValueRef};
 use sqlx::{Decode, Encode, Postgres, Row as _, Sqlite, Type};
 
-use crate::domain::time::Timestamp;
+use tacho_core::domain::time::Timestamp;
 
 /// Postgres counts from the year 2000.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;

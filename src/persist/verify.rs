@@ -7,7 +7,7 @@ use super::PersistError;
 use super::query::belongs;
 use super::store::{Store, Tx};
 use super::value::{Row, Value};
-use crate::domain::account::Drift;
+use tacho_core::domain::account::Drift;
 
 /// A column of a table and what is added up for it.
 type Fold = (&'static str, &'static str);

@@ -11,12 +11,12 @@ use super::settle::{self, KnownMarks, Rewrite, Settlement};
 use super::store::{Own, Tx};
 use super::value::{Kind, Value};
 use super::{Change, Checkpoint, Known, PersistError};
-use crate::domain::account::{AccountId, Mark, Standing};
-use crate::domain::call::Call;
-use crate::domain::counter::{Counted, Counter};
-use crate::domain::ids::TraceId;
-use crate::domain::record::{Record, Request};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::account::{AccountId, Mark, Standing};
+use tacho_core::domain::call::Call;
+use tacho_core::domain::counter::{Counted, Counter};
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::record::{Record, Request};
+use tacho_core::domain::time::Timestamp;
 
 /// An open transaction. Nothing is written until `commit` has returned.
 #[must_use = "a transaction that is not committed is rolled back"]

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tacho::domain::account::AccountId;
 use tacho::persist::Store;
+use tacho_core::domain::account::AccountId;
 
 use crate::client::{JSON, post};
 use crate::tacho_process::Tacho;

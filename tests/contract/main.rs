@@ -25,18 +25,18 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use tacho::domain::account::AccountId;
-use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
-use tacho::domain::facts::Facts;
-use tacho::domain::ids::{SpanId, TraceId};
-use tacho::domain::money::NanoUsd;
-use tacho::domain::record::{Record, Request, Totals};
-use tacho::domain::span::{Kind, Origin, Span};
-use tacho::domain::time::Timestamp;
-use tacho::domain::trace::Trace;
 use tacho::persist::{
     AccountFilter, AccountPage, AccountRow, Change, Group, Known, Page, RecordFilter, RecordRow, Store,
 };
+use tacho_core::domain::account::AccountId;
+use tacho_core::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho_core::domain::facts::Facts;
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::record::{Record, Request, Totals};
+use tacho_core::domain::span::{Kind, Origin, Span};
+use tacho_core::domain::time::Timestamp;
+use tacho_core::domain::trace::Trace;
 
 const NOW: &str = "2026-05-20T12:00:00Z";
 

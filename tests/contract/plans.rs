@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tacho::domain::account::{AccountId, Drift};
-use tacho::domain::facts::Facts;
-use tacho::domain::plan::Plans;
-use tacho::domain::record::Request;
-use tacho::domain::span::{Kind, Origin, Span};
-use tacho::domain::time::Timestamp;
-use tacho::domain::trace::Trace;
 use tacho::persist::{AccountFilter, AccountPage, AccountRow, Change, Known, RecordRow, ResetRow, Store};
+use tacho_core::domain::account::{AccountId, Drift};
+use tacho_core::domain::facts::Facts;
+use tacho_core::domain::plan::Plans;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::span::{Kind, Origin, Span};
+use tacho_core::domain::time::Timestamp;
+use tacho_core::domain::trace::Trace;
 
 use crate::faults::execute;
 use crate::postgres::Postgres;

@@ -1,8 +1,8 @@
 //! What is read back: rows as they were written, sums, numbers that only rise.
 
-use tacho::domain::call::{Call, Cost, Tokens, UnknownUsage, Usage};
-use tacho::domain::record::{Record, Request, Totals};
 use tacho::persist::{Group, RecordFilter, Store};
+use tacho_core::domain::call::{Call, Cost, Tokens, UnknownUsage, Usage};
+use tacho_core::domain::record::{Record, Request, Totals};
 
 use crate::{known, request, rows, write};
 

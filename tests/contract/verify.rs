@@ -5,10 +5,10 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection};
-use tacho::domain::account::{Drift, Used};
-use tacho::domain::record::Request;
 use tacho::metrics::Metrics;
 use tacho::persist::{Checked, Mended, RowKey, Store, Verification};
+use tacho_core::domain::account::{Drift, Used};
+use tacho_core::domain::record::Request;
 
 use crate::faults::execute;
 use crate::{NOW, account, request, time, write};

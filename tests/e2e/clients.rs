@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tacho::domain::call::Usage;
+use tacho_core::domain::call::Usage;
 
 use crate::bot::{Program, cache, python};
 use crate::tacho_process::Tacho;

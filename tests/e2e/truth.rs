@@ -8,10 +8,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value;
-use tacho::domain::ids::TraceId;
-use tacho::domain::record::Request;
-use tacho::domain::time::Timestamp;
 use tacho::persist::{Change, Page, RecordFilter, Store};
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::time::Timestamp;
 
 use crate::captures::{self, Body, Capture, Transport};
 use crate::client::{JSON, PROTOBUF, call, post};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tacho::ingest::{self, Batch, IngestConfig, Rules};
+use tacho_core::decode::{self, Batch, OwnKeys, Rules};
 
 use crate::oracle;
 use crate::service::MEMORY;
@@ -27,7 +27,7 @@ fn bodies(extension: &str) -> Vec<PathBuf> {
 
 /// The default rules, so that messages of errors are content too.
 fn rules() -> Rules {
-    Rules::new(&IngestConfig::default(), false)
+    Rules::new(OwnKeys::default(), false)
 }
 
 fn assert_clean(body: &Path, batch: &Batch) {
@@ -48,7 +48,7 @@ fn captured_protobuf_is_read_as_a_decoder_reads_it_and_without_its_content() {
     for body in bodies {
         let bytes = fs::read(&body).unwrap();
         assert!(oracle::check(&bytes, &rules()), "{}", body.display());
-        assert_clean(&body, &ingest::read_protobuf(&bytes, &rules()).unwrap());
+        assert_clean(&body, &decode::read_protobuf(&bytes, &rules()).unwrap());
     }
 }
 
@@ -58,7 +58,7 @@ fn captured_json_is_read_without_its_content() {
     let bodies = bodies("json");
     assert_eq!(bodies.len(), 12);
     for body in bodies {
-        assert_clean(&body, &ingest::read_json(&fs::read(&body).unwrap(), &rules()).unwrap());
+        assert_clean(&body, &decode::read_json(&fs::read(&body).unwrap(), &rules()).unwrap());
     }
 }
 

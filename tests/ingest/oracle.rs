@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
-use tacho::ingest::{self, Batch, Rules};
+use tacho_core::decode::{self, Batch, Rules};
 
 /// How 64-bit numbers are written: the protobuf JSON rule says text, many senders write numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Numbers {
 pub fn read(body: &[u8], rules: &Rules) -> Option<Batch> {
     let request = ExportTraceServiceRequest::decode(body).ok()?;
     let json = to_json(&request, Numbers::Text);
-    match ingest::read_json(json.as_bytes(), rules) {
+    match decode::read_json(json.as_bytes(), rules) {
         Ok(batch) => Some(batch),
         Err(malformed) => panic!("the JSON reader refused what was written by the rules: {malformed}\n{json}"),
     }
@@ -29,7 +29,7 @@ pub fn read(body: &[u8], rules: &Rules) -> Option<Batch> {
 
 /// Panics where the walk and the full decoder disagree. Says whether they accepted.
 pub fn check(body: &[u8], rules: &Rules) -> bool {
-    match (ingest::read_protobuf(body, rules), read(body, rules)) {
+    match (decode::read_protobuf(body, rules), read(body, rules)) {
         (Ok(walked), Some(decoded)) => {
             assert_eq!(walked, decoded, "both accept, but not the same\nbody: {}", hex(body));
             true

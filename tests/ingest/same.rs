@@ -3,7 +3,7 @@
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use proptest::prelude::*;
 use prost::Message;
-use tacho::ingest::{self, IngestConfig, Rules};
+use tacho_core::decode::{self, OwnKeys, Rules};
 
 use crate::encode::{bytes, fixed32, fixed64, group, number, request_of_span, text_attribute};
 use crate::generate::{damage, request};
@@ -11,7 +11,7 @@ use crate::oracle::{self, Numbers};
 
 /// Messages of failed spans are kept, so that they are compared too.
 pub fn rules() -> Rules {
-    Rules::new(&IngestConfig::default(), true)
+    Rules::new(OwnKeys::default(), true)
 }
 
 proptest! {
@@ -34,11 +34,11 @@ proptest! {
 
     #[test]
     fn json_says_what_protobuf_says(body in request()) {
-        let walked = ingest::read_protobuf(&body, &rules()).unwrap();
+        let walked = decode::read_protobuf(&body, &rules()).unwrap();
         let decoded = ExportTraceServiceRequest::decode(&*body).unwrap();
         for numbers in [Numbers::Text, Numbers::Bare] {
             let json = oracle::to_json(&decoded, numbers);
-            prop_assert_eq!(&ingest::read_json(json.as_bytes(), &rules()).unwrap(), &walked, "{:?}: {}", numbers, json);
+            prop_assert_eq!(&decode::read_json(json.as_bytes(), &rules()).unwrap(), &walked, "{:?}: {}", numbers, json);
         }
     }
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus::{IntCounterVec, Opts};
-use tacho::domain::extract::Extract;
-use tacho::ingest::{self, IngestConfig, IngestMeters, Intake, Keeper, NotKept, Rules};
+use tacho::ingest::{self, IngestConfig, IngestMeters, Intake, Keeper, NotKept};
+use tacho_core::domain::extract::Extract;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
@@ -45,7 +45,7 @@ pub async fn start() -> Service {
             Box::pin(std::future::ready(result))
         }),
     };
-    let intake = Intake::new(&config, Rules::new(&config, false), meters.clone(), keeper);
+    let intake = Intake::new(&config, config.rules(false), meters.clone(), keeper);
     let (for_http, for_grpc) = (listener().await, listener().await);
     let (http, grpc) = (for_http.local_addr().unwrap(), for_grpc.local_addr().unwrap());
     let mut servers = JoinSet::new();

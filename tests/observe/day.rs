@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tacho::domain::account::Drift;
-use tacho::domain::call::{Call, Cost, Tokens, UnknownUsage, Usage};
-use tacho::domain::money::NanoUsd;
-use tacho::domain::time::Timestamp;
 use tacho::metrics::{Format, LimitReading, Metrics, MetricsConfig};
+use tacho_core::domain::account::Drift;
+use tacho_core::domain::call::{Call, Cost, Tokens, UnknownUsage, Usage};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::time::Timestamp;
 
 use crate::usage::Asked;
 

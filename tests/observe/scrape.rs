@@ -16,7 +16,7 @@ async fn page(tacho: &Tacho) -> String {
 
 /// Sends some traces and waits until they are counted.
 async fn used(tacho: &Tacho) {
-    let began = tacho::domain::time::Timestamp(1_790_000_000_000_000_000).0;
+    let began = tacho_core::domain::time::Timestamp(1_790_000_000_000_000_000).0;
     let unit = Shape { seed: 7, traces: 20, calls: 2, users: 5, split: false, began }.unit(0);
     for body in unit.bodies {
         assert_eq!(post(PROTOBUF, body).send(tacho.otlp_http).await.status(), 200);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tacho::domain::call::{Call, Cost, Key, Tokens, Usage};
-use tacho::domain::ids::{SpanId, TraceId};
-use tacho::domain::record::{Record, Request, Totals};
-use tacho::domain::time::Timestamp;
+use tacho_core::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::record::{Record, Request, Totals};
+use tacho_core::domain::time::Timestamp;
 
 pub struct Asked<'a> {
     pub number: u64,

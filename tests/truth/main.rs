@@ -9,12 +9,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value;
-use tacho::assemble::{AssembleConfig, Resolver};
-use tacho::domain::ids::TraceId;
-use tacho::domain::record::Request;
-use tacho::domain::span::Received;
-use tacho::domain::trace::Trace;
-use tacho::ingest::{IngestConfig, Rules, read_json, read_protobuf};
+use tacho_core::assemble::{AssembleConfig, Resolver};
+use tacho_core::decode::{OwnKeys, Rules, read_json, read_protobuf};
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::span::Received;
+use tacho_core::domain::trace::Trace;
 
 fn captures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/captures");
@@ -26,7 +26,7 @@ fn captures() -> Vec<PathBuf> {
 
 /// The spans of each body, in the order of arrival.
 fn bodies(capture: &Path) -> Vec<Vec<Received>> {
-    let rules = Rules::new(&IngestConfig::default(), false);
+    let rules = Rules::new(OwnKeys::default(), false);
     let index = std::fs::read_to_string(capture.join("index.jsonl")).unwrap();
     let lines = index.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let traces = lines.filter(|line| line["path"].as_str().unwrap().contains("race"));

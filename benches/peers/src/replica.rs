@@ -7,7 +7,7 @@ use std::time::Duration;
 use limitador::AsyncRateLimiter;
 use limitador::limit::Limit;
 use limitador::storage::redis::{AsyncRedisStorage, CachedRedisStorage};
-use tacho::domain::time::Timestamp;
+use tacho_core::domain::time::Timestamp;
 use tacho::limit::attempt::{Attempt, Step};
 use tacho::limit::node::Node;
 use tacho::limit::shared::{Key, Reporter, Shared};

@@ -7,11 +7,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::model::{Faults, ModelDisk};
-use crate::domain::lsn::Lsn;
 use crate::journal::disk::Disk;
 use crate::journal::log::{self, Bounds, Log};
 use crate::journal::reader::{Reader, Step};
 use crate::journal::{Entry, NotAppended};
+use tacho_core::domain::lsn::Lsn;
 
 const BOUNDS: Bounds = Bounds { journal: 6_000, segment: 900 };
 

@@ -1,7 +1,7 @@
 //! After a request: what was held goes, what was used is charged.
 
 use super::*;
-use crate::domain::record::Request;
+use tacho_core::domain::record::Request;
 
 impl Limits {
     /// The request did not take place. False if there is no such hold.

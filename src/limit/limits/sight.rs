@@ -1,7 +1,7 @@
 //! Quotas that are seen to be used up, told to whoever wants to know. Nobody waits for it, and it costs nothing where none is.
 
 use super::*;
-use crate::domain::record::Request;
+use tacho_core::domain::record::Request;
 
 /// A quota that seems used up. What it says may be old already: who hears it asks `Limits::show` how it stands.
 pub struct Sight<'a> {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use expect_test::expect_file;
 
 use super::{Format, Metrics, catalogue, markdown};
-use crate::domain::call::{Call, Cost, Key, Tokens, Usage};
-use crate::domain::ids::{SpanId, TraceId};
-use crate::domain::money::NanoUsd;
-use crate::domain::record::{Record, Request, Totals};
-use crate::domain::time::Timestamp;
+use tacho_core::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::money::NanoUsd;
+use tacho_core::domain::record::{Record, Request, Totals};
+use tacho_core::domain::time::Timestamp;
 
 /// 2026-09-21.
 const START: Timestamp = Timestamp(1_790_000_000_000_000_000);

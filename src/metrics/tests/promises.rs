@@ -129,7 +129,7 @@ fn hostile_names_leave_the_series_within_the_bound() {
         let mut unknown = request.clone();
         unknown.record.key = key(number, 7);
         unknown.calls[0].key = key(number, 8);
-        unknown.calls[0].usage = Usage::Unknown(crate::domain::call::UnknownUsage::Stream);
+        unknown.calls[0].usage = Usage::Unknown(tacho_core::domain::call::UnknownUsage::Stream);
         unknown.calls[0].cost = Cost::Unknown;
         let mut unpriced = request.clone();
         unpriced.record.key = key(number, 9);

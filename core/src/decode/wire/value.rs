@@ -2,7 +2,7 @@
 
 use super::protobuf::{Cursor, Fault, Wire, check, text};
 use super::shape::Message;
-use crate::ingest::extract::Raw;
+use crate::decode::extract::Raw;
 
 /// An `AnyValue` being read. A field that comes again replaces the value before it; arrays are joined.
 pub(super) enum Value<'a> {

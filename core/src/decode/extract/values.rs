@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::hash::Hasher;
 
+use crate::decode::dialect::{self, Unit};
 use crate::domain::call::Tokens;
-use crate::ingest::dialect::{self, Unit};
 
 /// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
 pub(super) const LONGEST_NAME: usize = 256;
@@ -15,7 +15,7 @@ pub(super) const LONGEST_MESSAGE: usize = 1024;
 
 /// A value as it stands in the body. Of an array only the first text counts (captured HTTP headers).
 #[derive(Clone, Copy, Debug)]
-pub(in crate::ingest) enum Raw<'a> {
+pub(in crate::decode) enum Raw<'a> {
     Text(&'a str),
     /// A text of which the reader has seen that it is printable ASCII, as nearly all are: it needs no further look.
     Printable(&'a [u8]),
@@ -186,7 +186,7 @@ fn error_type(text: &str) -> &str {
 /// Whether all bytes are printable ASCII. Looks at eight bytes at once: a byte below 0x20 borrows, 0x7f carries, and any other
 /// that is not printable has its top bit set already, as then has the sum.
 #[inline]
-pub(in crate::ingest) fn is_printable(text: &[u8]) -> bool {
+pub(in crate::decode) fn is_printable(text: &[u8]) -> bool {
     const EACH: u64 = u64::MAX / 0xff;
     let suspect = |word: u64| (word | word.wrapping_sub(0x20 * EACH) | word.wrapping_add(EACH)) & (0x80 * EACH) != 0;
     let (words, rest) = text.as_chunks::<8>();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const GOLDEN: &str = include_str!("../../tests/golden/prices.json");
+const GOLDEN: &str = include_str!("../../../tests/golden/prices.json");
 /// 2026-11-02 12:00 UTC.
 const NOON: u64 = 1_793_620_800;
 
@@ -190,7 +190,7 @@ fn an_override_adds_and_replaces() {
 
 #[test]
 fn the_override_in_the_readme_works() {
-    let readme = include_str!("../../prices/README.md");
+    let readme = include_str!("../../../prices/README.md");
     let example = readme.split("```").find_map(|part| part.strip_prefix("json\n")).unwrap();
     let book = PriceBook::shipped().with_override(example, "own.json").unwrap();
     assert_eq!(priced(&book, &call("openai", "gpt-4o", "")), "openai/gpt-4o 2000000000 override:own.json");

@@ -1,8 +1,8 @@
 //! What exporters repeat from span to span, so that it is looked up and checked once.
 
 use super::protobuf::Cursor;
+use crate::decode::dialect::{Dialect, Meaning};
 use crate::domain::facts::Field;
-use crate::ingest::dialect::{Dialect, Meaning};
 
 /// What followed each field in the spans before, or came first. An exporter repeats the order of the keys, and most attributes
 /// nobody wants letter by letter, from span to span; what was looked up or checked once needs no second look.

@@ -89,7 +89,7 @@ struct FileModel {
 impl PriceBook {
     /// The price list that this program came with.
     pub fn shipped() -> Self {
-        let text = include_str!("../../prices/prices.json");
+        let text = include_str!("../../../prices/prices.json");
         let file: FileBook = serde_json::from_str(text).expect("the list is part of this program, and a test reads it");
         let version = [file.source.as_deref(), file.version.as_deref()].map(Option::unwrap_or_default).join(" ");
         Self::default().joined(file, &version.into()).expect("the list is part of this program, and a test reads it")
