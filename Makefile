@@ -8,17 +8,18 @@ PYTHON = $(CACHE)/example-bot-venv/bin/python
 run:
 	cargo run --release --quiet -- run
 
-# Everything, with the real services it needs; installs them first.
+# Everything, with the real services it needs; installs them first. What puts the machine under load runs after the rest, alone.
 test: check
 	./tests/setup.sh
 	./deploy/python/test.sh $(PYTHON)
-	cargo test --quiet
+	cargo test --quiet -- --skip bounds:: --skip drill::
+	cargo test --quiet -p tacho --test all -- --test-threads=1 bounds:: drill::
 	cargo deny --log-level error check bans licenses sources
 	./fuzz/run.sh $(or $(FUZZ_SECONDS),60)
 
 # Format, lints, unit tests.
 check:
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo test --quiet --lib
 
@@ -28,18 +29,18 @@ deny:
 
 # Accepts new golden expectations.
 golden:
-	UPDATE_EXPECT=1 cargo test --quiet
+	UPDATE_EXPECT=1 cargo test --quiet -- --skip bounds:: --skip drill::
 
 bench:
 	cargo bench
 
 # Kills, outages, a full journal, cut connections under load; then the sums must be exact. DRILL_SEED, DRILL_KILLS, DRILL_OUTAGES.
 drill:
-	cargo test --release --quiet --test drill -- --ignored --nocapture
+	cargo test --release --quiet -p tacho --test all -- --ignored --nocapture drill::
 
 # Ten times the demand on eight instances, and Redis dying under load: what limits promise must hold. Prints tables.
 bounds:
-	cargo test --release --quiet --test bounds -- --ignored --nocapture --test-threads=1
+	cargo test --release --quiet -p tacho --test all -- --ignored --nocapture --test-threads=1 bounds::
 
 # Tacho, a bot, some traffic, a report.
 demo:
@@ -54,4 +55,4 @@ dashboards:
 # Draws the dashboards over a day of made-up traffic: one PNG each, into TACHO_PREVIEW_OUT (default target/dashboards-preview).
 dashboards-preview:
 	./tests/setup.sh preview
-	TACHO_PREVIEW_PYTHON=$(CACHE)/preview-venv/bin/python cargo test --quiet --test observe -- --ignored --nocapture dashboards_preview
+	TACHO_PREVIEW_PYTHON=$(CACHE)/preview-venv/bin/python cargo test --quiet -p tacho --test all -- --ignored --nocapture dashboards_preview

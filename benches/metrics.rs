@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "what was asked for")]
 
-#[path = "../tests/support/usage.rs"]
+#[path = "../tests/all/support/usage.rs"]
 mod usage;
 
 use std::sync::atomic::{AtomicBool, Ordering};

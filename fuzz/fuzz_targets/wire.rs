@@ -7,11 +7,11 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use tacho_core::decode::{OwnKeys, Rules};
 
-#[path = "../../tests/ingest/oracle.rs"]
+#[path = "../../core/tests/all/oracle.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod oracle;
 
-#[path = "../../tests/ingest/encode.rs"]
+#[path = "../../core/tests/all/encode.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod encode;
 

@@ -5,7 +5,7 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml
 //! ```
 
-#[path = "../../../tests/support/redis.rs"]
+#[path = "../../../tests/all/support/redis.rs"]
 #[allow(dead_code, reason = "tests use the rest")]
 mod redis_process;
 mod replica;

@@ -1,0 +1,165 @@
+//! Captured bodies of real instrumentations in, requests out, compared with what a correct meter must show. The same in any order
+//! of arrival and with any repetition.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde_json::Value;
+use tacho_core::assemble::{AssembleConfig, Resolver};
+use tacho_core::decode::{OwnKeys, Rules, read_json, read_protobuf};
+use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::record::Request;
+use tacho_core::domain::span::Received;
+use tacho_core::domain::trace::Trace;
+
+fn captures() -> Vec<PathBuf> {
+    let mut captures: Vec<_> =
+        std::fs::read_dir(crate::golden_captures()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    captures.sort();
+    assert!(captures.len() >= 14, "the captures are not here");
+    captures
+}
+
+/// The spans of each body, in the order of arrival.
+fn bodies(capture: &Path) -> Vec<Vec<Received>> {
+    let rules = Rules::new(OwnKeys::default(), false);
+    let index = std::fs::read_to_string(capture.join("index.jsonl")).unwrap();
+    let lines = index.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let traces = lines.filter(|line| line["path"].as_str().unwrap().contains("race"));
+    let read = |line: Value| {
+        let file = line["file"].as_str().unwrap().to_owned();
+        let body = std::fs::read(capture.join(&file)).unwrap();
+        let batch =
+            if file.ends_with(".json") { read_json(&body, &rules) } else { read_protobuf(&body, &rules) }.unwrap();
+        assert_eq!(batch.rejected.count, 0, "{file}");
+        batch.extract.spans()
+    };
+    traces.map(read).collect()
+}
+
+/// What comes of the spans when they arrive in these deliveries and each delivery is joined to what is known.
+fn resolve(deliveries: impl IntoIterator<Item = Vec<Received>>) -> Vec<Request> {
+    let mut traces: BTreeMap<TraceId, Trace> = BTreeMap::new();
+    for delivery in deliveries {
+        let mut news: BTreeMap<TraceId, Trace> = BTreeMap::new();
+        for received in delivery {
+            news.entry(received.trace_id).or_default().push(&received.origin, received.span);
+        }
+        for (trace_id, trace) in news {
+            let known = traces.remove(&trace_id).unwrap_or_default();
+            traces.insert(trace_id, trace.joined(known));
+        }
+    }
+    let resolver = Resolver::new(&AssembleConfig { ignore: vec![], ..AssembleConfig::default() });
+    traces.into_iter().flat_map(|(trace_id, trace)| resolver.resolve(trace_id, &trace, true).requests).collect()
+}
+
+/// What is compared of a request.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    status: Option<u64>,
+    route: Option<String>,
+    user: Option<String>,
+    /// input, output, cached, cache write, reasoning
+    tokens: [u64; 5],
+}
+
+fn expected(observable: &Value) -> Shown {
+    let number = |name: &str| observable[name].as_u64().unwrap_or(0);
+    Shown {
+        status: observable["status"].as_u64(),
+        route: observable["route"].as_str().map(str::to_owned),
+        user: observable["user_id"].as_str().map(str::to_owned),
+        tokens: ["input", "output", "cached", "cache_write", "reasoning"].map(number),
+    }
+}
+
+fn shown(request: &Request, with_route: bool) -> Shown {
+    let tokens = &request.record.totals.tokens;
+    Shown {
+        status: request.record.status.map(u64::from),
+        route: request.record.endpoint.as_deref().filter(|_| with_route).map(str::to_owned),
+        user: request.record.user.as_deref().map(str::to_owned),
+        tokens: [tokens.input, tokens.output, tokens.cached_input, tokens.cache_write, tokens.reasoning],
+    }
+}
+
+#[test]
+fn every_request_of_every_capture_is_what_its_spans_show() {
+    let mut faults = Vec::new();
+    for capture in captures() {
+        let name = capture.file_name().unwrap().to_string_lossy().into_owned();
+        let truth: Value = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
+        let requests = resolve(bodies(&capture));
+        let mut http = requests.iter().filter(|request| request.record.status.is_some()).count();
+        for expectation in truth["requests"].as_array().unwrap() {
+            let observable = &expectation["observable"];
+            let Some(span_id) = observable["server_span_id"].as_str() else { continue };
+            let case = format!("{name} {} {}", expectation["req_id"], expectation["scenario"]);
+            let found: Vec<_> =
+                requests.iter().filter(|request| request.record.key.span_id.to_string() == span_id).collect();
+            let [request] = found[..] else {
+                faults.push(format!("{case}: {} records", found.len()));
+                continue;
+            };
+            http -= 1;
+            let expected = expected(observable);
+            let shown = shown(request, expected.route.is_some());
+            if shown != expected {
+                faults.push(format!("{case}:\n  expected {expected:?}\n  shown    {shown:?}"));
+            }
+            let unknown = request.record.totals.unknown_usage_calls;
+            // Some clients ask for the usage chunk by themselves: then the counts are there, and nothing is unknown.
+            let nothing_reported = observable["calls_with_tokens"] == 0;
+            if expectation["scenario"] == "stream_nousage" && nothing_reported && unknown != 1 {
+                faults.push(format!("{case}: unknown_usage_calls {unknown}"));
+            }
+        }
+        if http != 0 {
+            faults.push(format!("{name}: {http} records of HTTP requests that nobody made"));
+        }
+        faults.extend(outside(&name, &truth, &requests));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Calls outside any request appear once.
+fn outside(name: &str, truth: &Value, requests: &[Request]) -> Vec<String> {
+    let mut expected: Vec<(u64, u64)> = truth["llm_calls_outside_any_request"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|call| (call["input"].as_u64().unwrap(), call["output"].as_u64().unwrap()))
+        .collect();
+    let of_no_http_request = requests.iter().filter(|request| request.record.status.is_none());
+    let calls = of_no_http_request.flat_map(|request| &request.calls).filter(|call| call.usage.tokens().total() > 0);
+    let mut shown: Vec<(u64, u64)> =
+        calls.map(|call| (call.usage.tokens().input, call.usage.tokens().output)).collect();
+    expected.sort_unstable();
+    shown.sort_unstable();
+    if expected == shown {
+        vec![]
+    } else {
+        vec![format!("{name}: outside any request {shown:?}, expected {expected:?}")]
+    }
+}
+
+#[test]
+fn order_and_repetition_change_nothing() {
+    for capture in captures() {
+        let bodies = bodies(&capture);
+        let plain = resolve(bodies.clone());
+        let backwards = bodies.iter().rev().cloned();
+        assert_eq!(resolve(backwards), plain, "{} backwards", capture.display());
+        let twice = bodies.iter().flat_map(|body| [body.clone(), body.clone()]);
+        assert_eq!(resolve(twice), plain, "{} twice", capture.display());
+        for seed in 0..10 {
+            let mut singles: Vec<_> = bodies.iter().flatten().map(|span| vec![span.clone()]).collect();
+            singles.shuffle(&mut StdRng::seed_from_u64(seed));
+            assert_eq!(resolve(singles), plain, "{} shuffled by seed {seed}", capture.display());
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The real services on free ports of this machine, with a small limit for bodies.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+
+use prometheus::{IntCounterVec, Opts};
+use tacho::ingest::{self, IngestConfig, IngestMeters, Intake, Keeper, NotKept};
+use tacho_core::domain::extract::Extract;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+
+/// Largest body of the services under test, in bytes.
+pub const MAX_BODY: usize = 1 << 20;
+
+/// Bodies that the test's journal has room for.
+pub const MOST_KEPT: usize = 64;
+
+pub struct Service {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub intake: Intake,
+    pub meters: IngestMeters,
+    /// What was kept. Its bound is that of the test's journal.
+    pub kept: Receiver<Vec<u8>>,
+    /// The servers run until this is dropped.
+    _servers: JoinSet<()>,
+}
+
+pub async fn start() -> Service {
+    let config = IngestConfig { max_body: bytesize::ByteSize(MAX_BODY as u64), ..IngestConfig::default() };
+    let counter = |name, labels| IntCounterVec::new(Opts::new(name, "help"), labels).unwrap();
+    let meters = IngestMeters {
+        spans: counter("spans", &["protocol", "result"]),
+        bodies_refused: counter("bodies", &["protocol", "reason"]),
+        ignored_signals: counter("signals", &["signal"]),
+        seen: Arc::new(|_| ()),
+    };
+    let (keep, kept) = tokio::sync::mpsc::channel(MOST_KEPT);
+    let room = keep.clone();
+    let keeper = Keeper {
+        has_room: Arc::new(move || room.capacity() > 0),
+        keep: Arc::new(move |extract| {
+            let result = keep.try_send(extract).map_err(|_| NotKept::Full);
+            Box::pin(std::future::ready(result))
+        }),
+    };
+    let intake = Intake::new(&config, config.rules(false), meters.clone(), keeper);
+    let (for_http, for_grpc) = (listener().await, listener().await);
+    let (http, grpc) = (for_http.local_addr().unwrap(), for_grpc.local_addr().unwrap());
+    let mut servers = JoinSet::new();
+    let (one, other) = (intake.clone(), intake.clone());
+    servers.spawn(async { ingest::http::serve(for_http, one, std::future::pending()).await.unwrap() });
+    servers.spawn(async { ingest::grpc::serve(for_grpc, other, std::future::pending()).await.unwrap() });
+    Service { http, grpc, intake, meters, kept, _servers: servers }
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+impl Service {
+    /// Spans that came through since the last time.
+    pub fn taken(&mut self) -> usize {
+        std::iter::from_fn(|| self.kept.try_recv().ok()).map(|extract| Extract::read(&extract).unwrap().len()).sum()
+    }
+}
+
+/// Runs an ignored test in a process of its own: its peak of memory is that of nothing else.
+pub fn alone(test: &str) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let ended = child.args(["--exact", test, "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    assert!(ended.status.success() && said.contains("1 passed"), "{test}: {said}");
+}
+
+/// Peak of this process's resident memory, in KiB.
+pub fn peak_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

@@ -1,0 +1,13 @@
+//! What tests start and talk to: Tacho, the services around it, bots, clients, and load with an exact account.
+//! Benches take single files from here.
+
+pub mod alertmanager;
+pub mod bot;
+pub mod captures;
+pub mod client;
+pub mod load;
+pub mod postgres;
+pub mod prometheus;
+pub mod redis;
+pub mod tacho_process;
+pub mod usage;
