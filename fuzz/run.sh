@@ -8,20 +8,15 @@ set -eu
 seconds=${1:?usage: fuzz/run.sh SECONDS}
 cd "$(dirname "$0")"
 
-if ! cargo fuzz --version >/dev/null 2>&1; then
-    echo "cargo-fuzz is not there; installing it"
-    cargo install --quiet --locked --version 0.13.2 cargo-fuzz || {
-        echo "fuzz: cargo-fuzz could not be installed; run: cargo install --locked cargo-fuzz" >&2
-        exit 1
-    }
-fi
+../tests/setup.sh cargo
+cargo_fuzz=${TACHO_CACHE:-$HOME/.cache/tacho}/cargo-tools-venv/bin/cargo-fuzz
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for target in wire json; do
     mkdir -p "corpus/$target"
     # The first folder takes what the fuzzer finds, the second is only read.
-    if ! cargo fuzz run --sanitizer none "$target" "corpus/$target" "seeds/$target" -- \
+    if ! "$cargo_fuzz" run --sanitizer none "$target" "corpus/$target" "seeds/$target" -- \
         "-max_total_time=$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -dict=keys.dict -print_final_stats=1 \
         >"$log" 2>&1; then
         tail -n 60 "$log" >&2

