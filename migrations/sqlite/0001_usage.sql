@@ -36,7 +36,7 @@ CREATE TABLE usage_records (
     revision INTEGER NOT NULL,
     change_seq INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
-    UNIQUE (started_at, trace_id, span_id, tenant)
+    UNIQUE (started_at, trace_id, span_id)
 );
 CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at);
 CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
@@ -49,12 +49,28 @@ CREATE TABLE usage_records_change_seq (
 );
 INSERT INTO usage_records_change_seq VALUES (0);
 
--- One row per call of a model. request_span_id is null while its request is unknown.
-CREATE TABLE llm_calls (
+-- What stays of a record that went: it was folded into another, or its calls were. revision is that of its going; a record that comes
+-- back under this key goes on from there.
+CREATE TABLE record_tombstones (
     started_at TEXT NOT NULL,
     trace_id TEXT NOT NULL,
     span_id TEXT NOT NULL,
-    tenant TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    change_seq INTEGER NOT NULL,
+    gone_at TEXT NOT NULL,
+    PRIMARY KEY (started_at, trace_id, span_id)
+) WITHOUT ROWID;
+CREATE INDEX record_tombstones_by_trace ON record_tombstones (trace_id);
+CREATE INDEX record_tombstones_by_change ON record_tombstones (change_seq);
+
+-- One row per call of a model, beside the others of its record, whose key leads its own. request_span_id is null while its request
+-- is unknown.
+CREATE TABLE llm_calls (
+    record_started_at TEXT NOT NULL,
+    trace_id TEXT NOT NULL,
+    record_span_id TEXT NOT NULL,
+    span_id TEXT NOT NULL,
+    started_at TEXT NOT NULL,
     request_span_id TEXT,
     provider TEXT,
     request_model TEXT,
@@ -75,18 +91,19 @@ CREATE TABLE llm_calls (
     time_to_first_token_ms REAL,
     error_type TEXT,
     dialect TEXT NOT NULL,
-    PRIMARY KEY (started_at, trace_id, span_id, tenant)
+    PRIMARY KEY (record_started_at, trace_id, record_span_id, span_id)
 ) WITHOUT ROWID;
 
 -- What was received of a trace: the usage extracts of its spans, never their content. A late span joins them, so that its trace
--- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record.
+-- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record; wait_expired says that they
+-- have done so for long enough. claimed_by is the instance that will look at it then; where it is null, any does.
 CREATE TABLE trace_extracts (
     trace_id TEXT NOT NULL PRIMARY KEY,
     extract BLOB NOT NULL,
     first_seen_at TEXT NOT NULL,
-    last_word INTEGER NOT NULL,
+    wait_expired INTEGER NOT NULL,
     due_at TEXT,
-    held_by TEXT NOT NULL
+    claimed_by TEXT
 );
 CREATE INDEX trace_extracts_due ON trace_extracts (due_at) WHERE due_at IS NOT NULL;
 

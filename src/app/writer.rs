@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
 use crate::telemetry::chain;
 use tacho_core::assemble::{Closed, Resolver};
-use tacho_core::domain::call::{Call, Cost, Usage};
+use tacho_core::domain::call::{Call, Cost, Key, Usage};
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::record::{Request, Totals};
@@ -42,7 +42,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until the channel closes; then whatever still waits for its request gets its last word.
+    /// Writes until the channel closes. What still waits for its request then waits in the database, for whoever comes next.
     pub async fn run(self, batches: mpsc::Receiver<Batch>) -> Result<(), AppError> {
         let (writer, batches) = (Arc::new(self), Arc::new(Mutex::new(batches)));
         let mut hands = JoinSet::new();
@@ -59,12 +59,16 @@ impl Writer {
                     None => break,
                 },
                 _ = tick.tick() => {
-                    writer.write_due(false).await;
+                    writer.write_due().await;
                     writer.tell_progress(&mut told).await;
                 }
             }
         }
-        writer.write_due(true).await;
+        writer.write_due().await;
+        if let Err(error) = writer.store.release_claims().await {
+            // Others take up what waits all the same, only later.
+            tracing::warn!(error = chain(&error), "claims on waiting traces not released");
+        }
         writer.tell_progress(&mut told).await;
         writer.store.close().await;
         Ok(())
@@ -111,7 +115,7 @@ impl Writer {
     }
 
     /// Halves what the database refuses, until the one trace it will not take stands alone; that is set aside.
-    async fn write_apart(&self, proposed: &[Change], last_word: bool, refusal: PersistError) {
+    async fn write_apart(&self, proposed: &[Change], wait_expired: bool, refusal: PersistError) {
         let mut parts = vec![(proposed, refusal)];
         while let Some((part, refusal)) = parts.pop() {
             if let [change] = part {
@@ -120,7 +124,7 @@ impl Writer {
             }
             let (left, right) = part.split_at(part.len() / 2);
             for half in [left, right] {
-                if let Err(error) = self.persist(half, last_word, None).await {
+                if let Err(error) = self.persist(half, wait_expired, None).await {
                     parts.push((half, error));
                 }
             }
@@ -138,12 +142,12 @@ impl Writer {
         self.metrics.set_aside();
     }
 
-    /// Traces whose calls waited for `max_age`, or, at the end, all that this process put there.
-    async fn write_due(&self, at_the_end: bool) {
+    /// Traces whose calls waited for `max_age`.
+    async fn write_due(&self) {
         loop {
             let now = now();
             let most = i64::try_from(BATCH).unwrap_or(i64::MAX);
-            let mut due = match self.store.due(now, at_the_end, most).await {
+            let mut due = match self.store.due(now, most).await {
                 Ok(due) => due,
                 Err(error) => return tracing::warn!(error = chain(&error), "waiting traces not read"),
             };
@@ -167,12 +171,12 @@ impl Writer {
     async fn persist(
         &self,
         proposed: &[Change],
-        last_word: bool,
+        wait_expired: bool,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), PersistError> {
         let mut pause = Pause::default();
         loop {
-            match self.attempt(proposed, last_word, checkpoint).await {
+            match self.attempt(proposed, wait_expired, checkpoint).await {
                 Err(error) if error.passes() => {
                     if self.metrics.persist_up.get() == 1 {
                         tracing::warn!(error = chain(&error), "database away; the journal holds what comes");
@@ -194,7 +198,7 @@ impl Writer {
     async fn attempt(
         &self,
         proposed: &[Change],
-        last_word: bool,
+        wait_expired: bool,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), PersistError> {
         let mut work = self.store.begin(proposed).await?;
@@ -202,7 +206,7 @@ impl Writer {
         let now = now();
         let joined = |known: Known| {
             let place = proposed.binary_search_by_key(&known.trace_id, |change| change.trace_id);
-            self.joined(&proposed[place.expect("only what was asked for is told")], known, last_word, now)
+            self.joined(&proposed[place.expect("only what was asked for is told")], known, wait_expired, now)
         };
         let changes: Vec<Change> = known.into_iter().map(joined).collect();
         let rules = self.limits.rules();
@@ -225,27 +229,28 @@ impl Writer {
     /// What the trace becomes if nothing is known of it.
     fn proposal(&self, closed: Closed, now: Timestamp) -> Change {
         let Closed { trace_id, trace, first_seen, .. } = closed;
-        let last_word = first_seen.plus(self.max_age) <= now;
+        let wait_expired = first_seen.plus(self.max_age) <= now;
         self.resolved(Change {
             trace: trace.joined(Trace::default()),
-            last_word,
+            wait_expired,
             ..Change::nothing(trace_id, first_seen)
         })
     }
 
     /// What the trace becomes together with what is known of it.
-    fn joined(&self, proposal: &Change, known: Known, last_word: bool, now: Timestamp) -> Change {
+    fn joined(&self, proposal: &Change, known: Known, wait_expired: bool, now: Timestamp) -> Change {
         let first_seen = known.first_seen.min(proposal.first_seen);
         self.resolved(Change {
             trace: proposal.trace.clone().joined(known.trace),
-            last_word: last_word || known.last_word || first_seen.plus(self.max_age) <= now,
+            wait_expired: wait_expired || known.wait_expired || first_seen.plus(self.max_age) <= now,
             before: known.requests,
             ..Change::nothing(proposal.trace_id, first_seen)
         })
     }
 
     fn resolved(&self, change: Change) -> Change {
-        let resolution = self.resolver.resolve(change.trace_id, &change.trace, change.last_word);
+        let stored: Vec<Key> = change.before.iter().map(|request| request.record.key).collect();
+        let resolution = self.resolver.resolve(change.trace_id, &change.trace, change.wait_expired, &stored);
         Change {
             after: resolution.requests.into_iter().map(|request| self.priced(request)).collect(),
             due: resolution.waiting.then(|| change.first_seen.plus(self.max_age)),

@@ -63,9 +63,7 @@ fn cells(difference: &Difference) -> [String; 5] {
     let number = |number: Option<i64>| number.map_or_else(|| "null".to_owned(), grouped);
     let key = match &difference.key {
         RowKey::Account { tenant, user_id } => account(tenant, user_id),
-        RowKey::Span { started_at, trace_id, span_id, tenant } => {
-            format!("{started_at} {trace_id} {span_id} {}", plain(tenant))
-        }
+        RowKey::Span { started_at, trace_id, span_id } => format!("{started_at} {trace_id} {span_id}"),
     };
     let (stored, folded) = (number(difference.stored), number(difference.folded));
     [difference.what.label().to_owned(), key, difference.column.clone(), stored, folded]
@@ -97,7 +95,6 @@ mod tests {
             started_at: "2026-05-19T10:00:00.000000Z".into(),
             trace_id: "0a".into(),
             span_id: "0b".into(),
-            tenant: "acme".into(),
         };
         let cost =
             |what, key, column: &str, stored| Difference { what, key, column: column.into(), stored, folded: None };
@@ -115,9 +112,9 @@ mod tests {
     #[test]
     fn each_difference_has_a_line_of_its_own() {
         expect_test::expect![[r"
-             what             key                                     column        stored  folded
-             missing account  acme/a\nb\u{1b}                         accounts      -1_234       0
-             record           2026-05-19T10:00:00.000000Z 0a 0b acme  cost_nanousd    null    null
+             what             key                                column        stored  folded
+             missing account  acme/a\nb\u{1b}                    accounts      -1_234       0
+             record           2026-05-19T10:00:00.000000Z 0a 0b  cost_nanousd    null    null
             and 7 more
             differences: 9; checked 2 accounts, 3_000 records, 4 calls"]]
         .assert_eq(&as_text(&found(two(), 7)));

@@ -33,7 +33,7 @@ pub struct Charge {
 pub fn charges(rules: &[Arc<Rule>], request: &Request, plan: &str, since: &Since) -> Vec<Charge> {
     let record = &request.record;
     let traits = Traits {
-        tenant: &record.key.tenant,
+        tenant: &record.tenant,
         user: record.user.as_deref(),
         agent: record.agent.as_deref(),
         model: record.totals.model.as_deref(),

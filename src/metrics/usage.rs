@@ -149,7 +149,7 @@ impl UsageFamilies {
         if self.users.is_off() {
             return;
         }
-        let (tenant, user) = (&*record.key.tenant, record.user.as_deref().unwrap_or("unknown"));
+        let (tenant, user) = (&*record.tenant, record.user.as_deref().unwrap_or("unknown"));
         let is_shown = self.users.spends(tenant, user, added.nanousd);
         let labels = if is_shown { [tenant, user] } else { [OTHER, OTHER] };
         self.user_requests.add(&labels, requests);

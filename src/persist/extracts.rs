@@ -13,14 +13,14 @@ const EXTRACT_VERSION: u8 = 1;
 /// Puts in the extracts of traces that have none yet, which nobody else can see or touch from here on; answers which.
 pub(super) async fn insert(
     tx: &mut Tx,
-    holder: &str,
+    instance: &str,
     changes: impl Iterator<Item = &Change>,
 ) -> Result<Vec<TraceId>, PersistError> {
     let sql = format!(
         "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO NOTHING RETURNING trace_id",
         rows::EXTRACT_COLUMNS
     );
-    let rows = rows_of(changes.filter(|change| !change.is_empty()), holder)?;
+    let rows = rows_of(changes.filter(|change| !change.is_empty()), instance)?;
     let inserted = tx.bulk(&sql, rows::EXTRACT_KINDS, rows).await?;
     Ok(inserted.iter().map(|row| rows::to_trace_id(row, 0)).collect::<Result<_, _>>()?)
 }
@@ -28,7 +28,7 @@ pub(super) async fn insert(
 /// The stored extracts of these traces, each locked, without their rows.
 pub(super) async fn lock(tx: &mut Tx, ids: impl Iterator<Item = &TraceId>) -> Result<Vec<Known>, PersistError> {
     let sql = format!(
-        "SELECT trace_id, extract, first_seen_at, last_word FROM trace_extracts WHERE trace_id IN ({{rows}}) \
+        "SELECT trace_id, extract, first_seen_at, wait_expired FROM trace_extracts WHERE trace_id IN ({{rows}}) \
          ORDER BY trace_id{}",
         tx.lock()
     );
@@ -40,37 +40,39 @@ pub(super) async fn lock(tx: &mut Tx, ids: impl Iterator<Item = &TraceId>) -> Re
             trace_id,
             trace: decode(&row.bytes(1)?).ok_or(PersistError::Extract(trace_id))?,
             first_seen: row.time(2)?,
-            last_word: row.flag(3)?,
+            wait_expired: row.flag(3)?,
             requests: Vec::new(),
         });
     }
     Ok(known)
 }
 
-/// Those of known traces, as they have become; what is empty now is forgotten.
-pub(super) async fn write(tx: &mut Tx, holder: &str, changes: &[Change]) -> Result<(), PersistError> {
-    let (gone, kept): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| change.is_empty());
-    let kept = rows_of(kept.into_iter(), holder)?;
+/// Those of known traces, as they have become; what is empty now is forgotten, unless a record of it went: its key may come back.
+pub(super) async fn write(tx: &mut Tx, instance: &str, changes: &[Change]) -> Result<(), PersistError> {
+    let rows = rows_of(changes.iter(), instance)?;
     let sql = format!(
         "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO UPDATE SET extract = excluded.extract, \
-         first_seen_at = excluded.first_seen_at, last_word = excluded.last_word, due_at = excluded.due_at, \
-         held_by = excluded.held_by",
+         first_seen_at = excluded.first_seen_at, wait_expired = excluded.wait_expired, due_at = excluded.due_at, \
+         claimed_by = excluded.claimed_by",
         rows::EXTRACT_COLUMNS
     );
-    tx.bulk(&sql, rows::EXTRACT_KINDS, kept).await?;
-    let gone = gone.into_iter().map(|change| vec![Value::Text(change.trace_id.to_string())]).collect();
-    tx.bulk("DELETE FROM trace_extracts WHERE trace_id IN ({rows})", &[Kind::Text], gone).await.map(drop)
+    tx.bulk(&sql, rows::EXTRACT_KINDS, rows).await?;
+    let empty = changes.iter().filter(|change| change.is_empty());
+    let empty = empty.map(|change| vec![Value::Text(change.trace_id.to_string())]).collect();
+    let sql = "DELETE FROM trace_extracts WHERE trace_id IN ({rows}) AND NOT EXISTS \
+               (SELECT 1 FROM record_tombstones t WHERE t.trace_id = trace_extracts.trace_id)";
+    tx.bulk(sql, &[Kind::Text], empty).await.map(drop)
 }
 
-fn rows_of<'c>(changes: impl Iterator<Item = &'c Change>, holder: &str) -> Result<Vec<Values>, PersistError> {
+fn rows_of<'c>(changes: impl Iterator<Item = &'c Change>, instance: &str) -> Result<Vec<Values>, PersistError> {
     let row = |change: &Change| {
         Ok(vec![
             Value::Text(change.trace_id.to_string()),
             Value::Bytes(encode(&change.trace)?),
             Value::time(change.first_seen),
-            Value::Flag(change.last_word),
+            Value::Flag(change.wait_expired),
             change.due.map_or(Value::Null, Value::time),
-            Value::text(holder),
+            Value::text(instance),
         ])
     };
     changes.map(row).collect()

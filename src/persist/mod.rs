@@ -12,6 +12,7 @@ mod rows;
 mod settle;
 mod sqlite;
 mod store;
+mod tombstones;
 mod turns;
 mod value;
 mod verify;
@@ -143,8 +144,8 @@ pub struct Known {
     pub trace_id: TraceId,
     pub trace: Trace,
     pub first_seen: Timestamp,
-    /// Its calls wait for a request no longer.
-    pub last_word: bool,
+    /// Its calls have waited long enough for a request.
+    pub wait_expired: bool,
     /// Its rows as they stand, by key.
     pub requests: Vec<Request>,
 }
@@ -164,7 +165,7 @@ pub struct Change {
     pub trace_id: TraceId,
     pub trace: Trace,
     pub first_seen: Timestamp,
-    pub last_word: bool,
+    pub wait_expired: bool,
     /// When to look at it again without a new span; `None` if all its calls have their request.
     pub due: Option<Timestamp>,
     /// What stood there before, as `Known` told.
@@ -176,7 +177,7 @@ impl Change {
     /// Of a trace of which nothing came and nothing is known.
     pub fn nothing(trace_id: TraceId, first_seen: Timestamp) -> Self {
         let (trace, before, after) = (Trace::default(), Vec::new(), Vec::new());
-        Self { trace_id, trace, first_seen, last_word: false, due: None, before, after }
+        Self { trace_id, trace, first_seen, wait_expired: false, due: None, before, after }
     }
 
     /// Nothing came of it and nothing is waited for: the store need not remember it.

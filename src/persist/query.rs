@@ -155,8 +155,7 @@ const RECORD_SUMS: &str = "COUNT(*), CAST(SUM(llm_calls) AS BIGINT), CAST(SUM(ll
     CAST(SUM(total_tokens) AS BIGINT), CAST(SUM(cost_nanousd) AS BIGINT), CAST(SUM(unknown_usage_calls) AS BIGINT), \
     CAST(SUM(unpriced_calls) AS BIGINT), AVG(response_time_ms)";
 
-/// A call without a request counts as one of its own trace and tenant.
-const CALL_SUMS: &str = "COUNT(DISTINCT trace_id || tenant || COALESCE(request_span_id, '')), COUNT(*), COUNT(error_type), \
+const CALL_SUMS: &str = "COUNT(DISTINCT trace_id || record_span_id), COUNT(*), COUNT(error_type), \
     CAST(SUM(input_tokens) AS BIGINT), CAST(SUM(output_tokens) AS BIGINT), CAST(SUM(cached_input_tokens) AS BIGINT), \
     CAST(SUM(input_tokens + output_tokens) AS BIGINT), CAST(SUM(cost_nanousd) AS BIGINT), \
     COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
@@ -167,13 +166,10 @@ fn of_record(column: &str) -> String {
     format!("(SELECT r.{column} FROM usage_records r WHERE {}) =", belongs("llm_calls"))
 }
 
-/// Whether the call of this name is one of the record `r`. The record without a request is the only one of its trace and tenant.
-/// The tenant stands in an expression, so that no index is taken for it: Postgres does that while it has no statistics of the
-/// table, and then reads all records of the tenant for each call.
+/// Whether the call of this name is one of the record `r`.
 pub(super) fn belongs(call: &str) -> String {
     format!(
-        "r.trace_id = {call}.trace_id AND r.tenant || '' = {call}.tenant AND (r.span_id = {call}.request_span_id \
-         OR ({call}.request_span_id IS NULL AND r.endpoint IS NULL AND r.method IS NULL))"
+        "r.started_at = {call}.record_started_at AND r.trace_id = {call}.trace_id AND r.span_id = {call}.record_span_id"
     )
 }
 
@@ -189,22 +185,23 @@ impl Conditions {
         self.add("user_id =", filter.user.as_deref().map(Value::text));
         self.add("endpoint =", filter.endpoint.as_deref().map(Value::text));
         self.add("model =", filter.model.as_deref().map(Value::text));
-        self.of_both(filter);
+        self.add("tenant =", filter.tenant.as_deref().map(Value::text));
+        self.of_both(filter, "started_at");
     }
 
-    /// Calls know neither user nor endpoint, but their records do.
+    /// Calls know neither user nor endpoint nor tenant, but their records do. A call counts when its record does.
     fn of_calls(&mut self, filter: &RecordFilter) {
         self.add("COALESCE(response_model, request_model) =", filter.model.as_deref().map(Value::text));
         self.add(&of_record("user_id"), filter.user.as_deref().map(Value::text));
         self.add(&of_record("endpoint"), filter.endpoint.as_deref().map(Value::text));
-        self.of_both(filter);
+        self.add(&of_record("tenant"), filter.tenant.as_deref().map(Value::text));
+        self.of_both(filter, "record_started_at");
     }
 
-    fn of_both(&mut self, filter: &RecordFilter) {
-        self.add("tenant =", filter.tenant.as_deref().map(Value::text));
+    fn of_both(&mut self, filter: &RecordFilter, start: &str) {
         self.add("trace_id =", filter.trace_id.as_deref().map(Value::text));
-        self.add("started_at >=", filter.since.map(Value::time));
-        self.add("started_at <", filter.until.map(Value::time));
+        self.add(&format!("{start} >="), filter.since.map(Value::time));
+        self.add(&format!("{start} <"), filter.until.map(Value::time));
     }
 
     pub fn add(&mut self, condition: &str, value: Option<Value>) {

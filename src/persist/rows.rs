@@ -13,9 +13,13 @@ use tacho_core::domain::record::{Record, Totals};
 /// What a row is: its values in the order of the columns, the key first.
 pub(super) type Values = Vec<Value>;
 
-/// The first columns of both tables.
-pub(super) const KEY: usize = 4;
-pub(super) const KEY_KINDS: &[Kind] = &[Time, Text, Text, Text];
+/// The first columns of `RECORD_COLUMNS`.
+pub(super) const RECORD_KEY: &str = "started_at, trace_id, span_id";
+pub(super) const RECORD_KEY_KINDS: &[Kind] = &[Time, Text, Text];
+
+/// The first columns of `CALL_COLUMNS`: the key of its record, and its own span.
+pub(super) const CALL_KEY: &str = "record_started_at, trace_id, record_span_id, span_id";
+pub(super) const CALL_KEY_KINDS: &[Kind] = &[Time, Text, Text, Text];
 
 pub(super) const RECORD_COLUMNS: &str = "started_at, trace_id, span_id, tenant, user_id, endpoint, method, status_code, \
     response_time_ms, total_tokens, error_message, service, instance, agent_id, llm_calls, llm_errors, input_tokens, \
@@ -27,22 +31,23 @@ pub(super) const RECORD_KINDS: &[Kind] = &[
     Int, Int, Int, Int, Text, Text, Flag, Int, Int, Time, Time,
 ];
 
-pub(super) const CALL_COLUMNS: &str = "started_at, trace_id, span_id, tenant, request_span_id, provider, request_model, \
-    response_model, operation, usage, unknown_reason, input_tokens, output_tokens, cached_input_tokens, \
+pub(super) const CALL_COLUMNS: &str = "record_started_at, trace_id, record_span_id, span_id, started_at, request_span_id, \
+    provider, request_model, response_model, operation, usage, unknown_reason, input_tokens, output_tokens, cached_input_tokens, \
     cache_write_tokens, reasoning_tokens, cost_nanousd, price_version, service_tier, streaming, duration_ms, \
     time_to_first_token_ms, error_type, dialect";
 pub(super) const CALL_KINDS: &[Kind] = &[
-    Time, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Text, Text, Flag,
-    Real, Real, Text, Text,
+    Time, Text, Text, Text, Time, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Text, Text,
+    Flag, Real, Real, Text, Text,
 ];
 
-pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, last_word, due_at, held_by";
+pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, wait_expired, due_at, claimed_by";
 pub(super) const EXTRACT_KINDS: &[Kind] = &[Text, Bytes, Time, Flag, Time, Text];
 
 pub(super) fn of_record(record: &Record, mark: &Mark) -> Values {
     let totals = &record.totals;
     let mut values = of_key(&record.key);
     values.extend([
+        Value::text(&record.tenant),
         Value::optional(record.user.as_deref()),
         Value::optional(record.endpoint.as_deref()),
         Value::optional(record.method.as_deref()),
@@ -68,7 +73,7 @@ pub(super) fn of_record(record: &Record, mark: &Mark) -> Values {
     values
 }
 
-pub(super) fn of_call(call: &Call) -> Values {
+pub(super) fn of_call(call: &Call, record: &Record) -> Values {
     let (usage, reason) = match call.usage {
         Usage::Reported(_) => ("reported", Value::Null),
         Usage::Unknown(reason) => ("unknown", Value::text(reason.label())),
@@ -77,9 +82,10 @@ pub(super) fn of_call(call: &Call) -> Values {
         Cost::Charged { cost, price_version } => (Value::Int(cost.0), Value::text(price_version)),
         Cost::Unpriced | Cost::Unknown => (Value::Null, Value::Null),
     };
-    let mut values = of_key(&call.key);
+    let mut values = of_call_key(call, &record.key);
     values.extend([
-        call.request.map_or(Value::Null, |span| Value::Text(span.to_string())),
+        Value::time(call.key.started_at),
+        record.request_span().map_or(Value::Null, |span| Value::Text(span.to_string())),
         Value::optional(call.provider.as_deref()),
         Value::optional(call.request_model.as_deref()),
         Value::optional(call.response_model.as_deref()),
@@ -106,6 +112,7 @@ pub(super) fn to_record(row: &Row) -> Result<Record, sqlx::Error> {
     let boxed = |column| row.maybe_text(column).map(|text| text.map(String::into_boxed_str));
     Ok(Record {
         key: to_key(row)?,
+        tenant: row.text(3)?.into(),
         user: boxed(4)?,
         endpoint: boxed(5)?,
         method: boxed(6)?,
@@ -132,40 +139,41 @@ pub(super) fn to_mark(row: &Row) -> Result<Mark, sqlx::Error> {
     Ok(Mark { plan: row.text(25)?.into(), free: row.flag(26)? })
 }
 
-/// A row of `CALL_COLUMNS`. What the instrumentation reckoned is not kept.
-pub(super) fn to_call(row: &Row) -> Result<Call, sqlx::Error> {
+/// A row of `CALL_COLUMNS`, with the key of the record it is of. What the instrumentation reckoned is not kept.
+pub(super) fn to_call(row: &Row) -> Result<(Key, Call), sqlx::Error> {
     let boxed = |column| row.maybe_text(column).map(|text| text.map(String::into_boxed_str));
-    let usage = match row.maybe_text(10)? {
-        None => Usage::Reported(to_tokens(row, 11)?),
+    let usage = match row.maybe_text(11)? {
+        None => Usage::Reported(to_tokens(row, 12)?),
         Some(label) => {
             let reason = UnknownUsage::ALL.into_iter().find(|reason| reason.label() == label);
             Usage::Unknown(reason.unwrap_or(UnknownUsage::Missing))
         }
     };
-    let cost = match (row.maybe_int(16)?, usage) {
+    let cost = match (row.maybe_int(17)?, usage) {
         (Some(cost), _) => {
-            Cost::Charged { cost: NanoUsd(cost), price_version: row.maybe_text(17)?.unwrap_or_default().into() }
+            Cost::Charged { cost: NanoUsd(cost), price_version: row.maybe_text(18)?.unwrap_or_default().into() }
         }
         (None, Usage::Reported(_)) => Cost::Unpriced,
         (None, Usage::Unknown(_)) => Cost::Unknown,
     };
-    Ok(Call {
-        key: to_key(row)?,
-        request: row.maybe_text(4)?.and_then(|text| SpanId::parse(&text)),
-        provider: boxed(5)?,
-        request_model: boxed(6)?,
-        response_model: boxed(7)?,
-        operation: boxed(8)?,
+    let record = to_key(row)?;
+    let call = Call {
+        key: Key { started_at: row.time(4)?, trace_id: record.trace_id, span_id: to_span_id(row, 3)? },
+        provider: boxed(6)?,
+        request_model: boxed(7)?,
+        response_model: boxed(8)?,
+        operation: boxed(9)?,
         usage,
         cost,
         reported_cost: None,
-        service_tier: boxed(18)?,
-        streaming: row.flag(19)?,
-        duration: duration(row.real(20)?),
-        time_to_first_token: row.maybe_real(21)?.map(duration),
-        error_type: boxed(22)?,
-        dialect: boxed(23)?.unwrap_or_default(),
-    })
+        service_tier: boxed(19)?,
+        streaming: row.flag(20)?,
+        duration: duration(row.real(21)?),
+        time_to_first_token: row.maybe_real(22)?.map(duration),
+        error_type: boxed(23)?,
+        dialect: boxed(24)?.unwrap_or_default(),
+    };
+    Ok((record, call))
 }
 
 /// An id that we wrote ourselves; anything else is a fault of the database.
@@ -174,23 +182,26 @@ pub(super) fn to_trace_id(row: &Row, column: usize) -> Result<TraceId, sqlx::Err
     TraceId::parse(&text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is no trace id").into()))
 }
 
-pub(super) fn of_key(key: &Key) -> Values {
-    vec![
-        Value::time(key.started_at),
-        Value::Text(key.trace_id.to_string()),
-        Value::Text(key.span_id.to_string()),
-        Value::text(&key.tenant),
-    ]
+fn to_span_id(row: &Row, column: usize) -> Result<SpanId, sqlx::Error> {
+    let text = row.text(column)?;
+    SpanId::parse(&text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is no span id").into()))
 }
 
-fn to_key(row: &Row) -> Result<Key, sqlx::Error> {
-    let span = row.text(2)?;
-    Ok(Key {
-        started_at: row.time(0)?,
-        trace_id: to_trace_id(row, 1)?,
-        span_id: SpanId::parse(&span).ok_or_else(|| sqlx::Error::Decode(format!("`{span}` is no span id").into()))?,
-        tenant: row.text(3)?.into(),
-    })
+/// `RECORD_KEY`.
+pub(super) fn of_key(key: &Key) -> Values {
+    vec![Value::time(key.started_at), Value::Text(key.trace_id.to_string()), Value::Text(key.span_id.to_string())]
+}
+
+/// `CALL_KEY`.
+pub(super) fn of_call_key(call: &Call, record: &Key) -> Values {
+    let mut values = of_key(record);
+    values.push(Value::Text(call.key.span_id.to_string()));
+    values
+}
+
+/// The key of a record, which leads the row.
+pub(super) fn to_key(row: &Row) -> Result<Key, sqlx::Error> {
+    Ok(Key { started_at: row.time(0)?, trace_id: to_trace_id(row, 1)?, span_id: to_span_id(row, 2)? })
 }
 
 fn of_tokens(tokens: &Tokens) -> [Value; 5] {

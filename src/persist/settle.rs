@@ -85,7 +85,7 @@ impl<'r> Settlement<'r> {
         let most = plans.get(plan).map_or(0, |plan| plan.free_requests);
         let used = locked.standing.used.free_requests.saturating_sub(i64::try_from(given_back).unwrap_or(i64::MAX));
         let mut left = i64::from(most).saturating_sub(used);
-        touched.coming.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        touched.coming.sort_unstable_by_key(|record| record.key);
         for record in &touched.coming {
             let free = left > 0;
             left -= i64::from(free);
@@ -112,11 +112,11 @@ impl<'r> Settlement<'r> {
                 values
             })
         });
-        let sql = "WITH marked (started_at, trace_id, span_id, tenant, plan, free) AS ({rows}) \
+        let sql = "WITH marked (started_at, trace_id, span_id, plan, free) AS ({rows}) \
                    UPDATE usage_records SET plan = m.plan, free = m.free FROM marked m \
                    WHERE usage_records.started_at = m.started_at AND usage_records.trace_id = m.trace_id \
-                   AND usage_records.span_id = m.span_id AND usage_records.tenant = m.tenant";
-        tx.bulk(sql, &[Time, Text, Text, Text, Text, Flag], differing.collect()).await.map(drop)
+                   AND usage_records.span_id = m.span_id";
+        tx.bulk(sql, &[Time, Text, Text, Text, Flag], differing.collect()).await.map(drop)
     }
 
     /// To be called when the records are written: an account that enters a new period counts them.

@@ -1,6 +1,7 @@
 //! The open store and a transaction on it: where the two databases differ, they differ here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Sqlite, Transaction};
@@ -12,6 +13,9 @@ use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::plan::Plans;
 use tacho_core::domain::time::Timestamp;
+
+/// How long a claim on a waiting trace counts after it was due. Who has not looked by then has died.
+const CLAIM: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub enum Store {
@@ -34,14 +38,14 @@ pub struct PostgresStore {
 /// What this process brings to the database.
 #[derive(Clone)]
 pub(super) struct Own {
-    pub holder: Arc<str>,
+    pub instance: Arc<str>,
     pub plans: Plans,
 }
 
 impl Store {
-    /// Opens and migrates; SQLite makes its file. `holder` names this process among those that share the database.
-    pub async fn open(url: &str, holder: &str) -> Result<Self, PersistError> {
-        let own = Own { holder: holder.into(), plans: Plans::default() };
+    /// Opens and migrates; SQLite makes its file. `instance` names this process among those that share the database.
+    pub async fn open(url: &str, instance: &str) -> Result<Self, PersistError> {
+        let own = Own { instance: instance.into(), plans: Plans::default() };
         if url.starts_with("sqlite:") {
             let pools = sqlite::Pools::open(url).await?;
             return Ok(Self::Sqlite(SqliteStore { pools, own }));
@@ -54,11 +58,11 @@ impl Store {
     }
 
     /// For those who only look: where there is no database none is made.
-    pub async fn open_existing(url: &str, holder: &str) -> Result<Self, PersistError> {
+    pub async fn open_existing(url: &str, instance: &str) -> Result<Self, PersistError> {
         if url.starts_with("sqlite:") {
             sqlite::must_exist(url)?;
         }
-        Self::open(url, holder).await
+        Self::open(url, instance).await
     }
 
     /// Takes the traces for this transaction alone. What is proposed for each holds if the trace was never seen before; of all
@@ -125,19 +129,24 @@ impl Store {
         }
     }
 
-    /// Traces that are to be looked at again by now; or, with `own`, also those that wait and were last written by this holder.
-    pub async fn due(&self, now: Timestamp, own: bool, most: i64) -> Result<Vec<TraceId>, PersistError> {
-        let mut values = vec![Value::time(now), Value::Int(most)];
-        let mut owned = "";
-        if own {
-            values.push(Value::text(&self.own().holder));
-            owned = " OR (due_at IS NOT NULL AND held_by = $3)";
-        }
-        let sql =
-            format!("SELECT trace_id FROM trace_extracts WHERE due_at <= $1{owned} ORDER BY due_at, trace_id LIMIT $2");
-        let found = self.fetch(&sql, &values).await?;
+    /// Traces that this instance is to look at again by now: those that it claims, that nobody claims, or whose claimant did not
+    /// look in time.
+    pub async fn due(&self, now: Timestamp, most: i64) -> Result<Vec<TraceId>, PersistError> {
+        let sql = "SELECT trace_id FROM trace_extracts WHERE due_at <= $1 \
+                   AND (claimed_by IS NULL OR claimed_by = $2 OR due_at <= $3) ORDER BY due_at, trace_id LIMIT $4";
+        let own = Value::text(&self.own().instance);
+        let values = [Value::time(now), own, Value::time(now.minus(CLAIM)), Value::Int(most)];
+        let found = self.fetch(sql, &values).await?;
         let ids: Result<Vec<_>, _> = found.iter().map(|row| rows::to_trace_id(row, 0)).collect();
         Ok(ids?)
+    }
+
+    /// Gives up the claims of this instance, so that whoever comes next looks at what still waits.
+    pub async fn release_claims(&self) -> Result<(), PersistError> {
+        let sql = "UPDATE trace_extracts SET claimed_by = NULL WHERE claimed_by = $1 AND due_at IS NOT NULL";
+        let mut tx = self.writing().await?;
+        tx.fetch(sql, &[Value::text(&self.own().instance)]).await?;
+        tx.commit().await
     }
 
     /// The first frame of this journal that is needed; `None` where nothing was written from it yet.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::PersistError;
 use super::query::belongs;
+use super::rows::RECORD_KEY;
 use super::store::{Store, Tx};
 use super::value::{Row, Value};
 use tacho_core::domain::account::Drift;
@@ -95,7 +96,7 @@ impl What {
 #[serde(untagged)]
 pub enum RowKey {
     Account { tenant: String, user_id: String },
-    Span { started_at: String, trace_id: String, span_id: String, tenant: String },
+    Span { started_at: String, trace_id: String, span_id: String },
 }
 
 impl Verification {
@@ -163,15 +164,15 @@ fn statement(what: What) -> String {
     let one_missing = "CAST(0 AS BIGINT), CAST(1 AS BIGINT), COUNT(*) OVER ()";
     match what {
         What::Account => lines(&folded_accounts(), "tenant, user_id", ACCOUNT_FOLDS),
-        What::Record => lines(&folded_records(), "started_at, trace_id, span_id, tenant", RECORD_FOLDS),
+        What::Record => lines(&folded_records(), RECORD_KEY, RECORD_FOLDS),
         What::MissingAccount => format!(
             "SELECT r.tenant, r.user_id, 'accounts', {one_missing} FROM {WITHOUT_ACCOUNT} \
              GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id LIMIT $1"
         ),
         What::StrayCall => format!(
-            "SELECT c.started_at, c.trace_id, c.span_id, c.tenant, 'records', {one_missing} FROM llm_calls c \
+            "SELECT c.started_at, c.trace_id, c.span_id, 'records', {one_missing} FROM llm_calls c \
              WHERE NOT EXISTS (SELECT 1 FROM usage_records r WHERE {}) \
-             ORDER BY c.started_at, c.trace_id, c.span_id, c.tenant LIMIT $1",
+             ORDER BY c.started_at, c.trace_id, c.span_id LIMIT $1",
             belongs("c")
         ),
     }
@@ -215,25 +216,24 @@ fn folded_accounts() -> String {
     )
 }
 
-/// `folded`: each record with what is stored and what its calls add up to. The calls of one span are added up first: that is one
-/// sort, and SQLite makes an index of what comes of it, which it does not of every table.
+/// `folded`: each record with what is stored and what its calls add up to. The calls of one record stand side by side, in the order
+/// of the records, and are added up first.
 fn folded_records() -> String {
-    let by_span = join(RECORD_FOLDS.iter().map(|(column, fold)| format!("{fold} AS {column}")));
+    let by_record = join(RECORD_FOLDS.iter().map(|(column, fold)| format!("{fold} AS {column}")));
     format!(
-        "spans AS MATERIALIZED (SELECT c.trace_id, c.tenant, c.request_span_id, {by_span} FROM llm_calls c \
-         GROUP BY c.trace_id, c.tenant, c.request_span_id), \
-         folded AS (SELECT r.started_at, r.trace_id, r.span_id, r.tenant, {} FROM usage_records r LEFT JOIN spans c \
-         ON {} GROUP BY r.started_at, r.trace_id, r.span_id, r.tenant)",
-        stored_and_folded("r", RECORD_FOLDS.iter().map(|(column, _)| (*column, sum_of_spans(column)))),
+        "sums AS MATERIALIZED (SELECT c.record_started_at, c.trace_id, c.record_span_id, {by_record} FROM llm_calls c \
+         GROUP BY c.record_started_at, c.trace_id, c.record_span_id), \
+         folded AS (SELECT r.started_at, r.trace_id, r.span_id, {} FROM usage_records r LEFT JOIN sums c ON {})",
+        stored_and_folded("r", RECORD_FOLDS.iter().map(|(column, _)| (*column, sum_of_calls(column)))),
         belongs("c")
     )
 }
 
 /// No calls have cost nothing; of calls without a price it is not known.
-fn sum_of_spans(column: &str) -> String {
-    let sum = format!("CAST(SUM(c.{column}) AS BIGINT)");
+fn sum_of_calls(column: &str) -> String {
+    let sum = format!("CAST(c.{column} AS BIGINT)");
     if column == COST {
-        format!("CASE WHEN COUNT(c.trace_id) = 0 THEN 0 ELSE {sum} END")
+        format!("CASE WHEN c.trace_id IS NULL THEN 0 ELSE {sum} END")
     } else {
         format!("COALESCE({sum}, 0)")
     }
@@ -254,7 +254,7 @@ fn difference(what: What, row: &Row) -> Result<Difference, sqlx::Error> {
         What::Account | What::MissingAccount => (RowKey::Account { tenant: row.text(0)?, user_id: row.text(1)? }, 2),
         What::Record | What::StrayCall => {
             let started_at = row.time(0)?.to_string();
-            (RowKey::Span { started_at, trace_id: row.text(1)?, span_id: row.text(2)?, tenant: row.text(3)? }, 4)
+            (RowKey::Span { started_at, trace_id: row.text(1)?, span_id: row.text(2)? }, 3)
         }
     };
     let (stored, folded) = (row.maybe_int(next + 1)?, row.maybe_int(next + 2)?);

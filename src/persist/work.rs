@@ -10,11 +10,11 @@ use super::rows::{self, Values};
 use super::settle::{self, KnownMarks, Rewrite, Settlement};
 use super::store::{Own, Tx};
 use super::value::{Kind, Value};
-use super::{Change, Checkpoint, Known, PersistError};
+use super::{Change, Checkpoint, Known, PersistError, tombstones};
 use tacho_core::domain::account::{AccountId, Mark, Standing};
-use tacho_core::domain::call::Call;
+use tacho_core::domain::call::Key;
 use tacho_core::domain::counter::{Counted, Counter};
-use tacho_core::domain::ids::TraceId;
+use tacho_core::domain::ids::{SpanId, TraceId};
 use tacho_core::domain::record::{Record, Request};
 use tacho_core::domain::time::Timestamp;
 
@@ -48,15 +48,12 @@ struct Writing<'c> {
     now: Timestamp,
 }
 
-/// A key of a table as it is stored, in the order of the table.
-type StoredKey = (Timestamp, [String; 3]);
-
 impl<'p> Work<'p> {
     pub(super) async fn begin(mut tx: Tx, own: Own, proposed: &'p [Change]) -> Result<Self, PersistError> {
         let mut open: BTreeMap<TraceId, &Change> = proposed.iter().map(|change| (change.trace_id, change)).collect();
         let (mut fresh, mut known) = (Vec::new(), Vec::new());
         while !open.is_empty() {
-            for id in extracts::insert(&mut tx, &own.holder, open.values().copied()).await? {
+            for id in extracts::insert(&mut tx, &own.instance, open.values().copied()).await? {
                 fresh.extend(open.remove(&id));
             }
             for found in extracts::lock(&mut tx, open.keys()).await? {
@@ -69,7 +66,8 @@ impl<'p> Work<'p> {
         }
         let (mut requests, marks) = read_requests(&mut tx, known.iter().flat_map(starts).collect()).await?;
         for known in &mut known {
-            known.requests = requests.remove(&known.trace_id).unwrap_or_default();
+            let of_trace = requests.remove(&known.trace_id).unwrap_or_default();
+            known.requests = of_trace.into_values().collect();
         }
         Ok(Self { tx, own, fresh, known, marks })
     }
@@ -160,9 +158,10 @@ impl<'c> Writing<'c> {
     }
 
     async fn rows(&mut self, settlement: Option<&Settlement<'_>>) -> Result<(), PersistError> {
-        self.records(settlement).await?;
-        self.calls().await?;
-        extracts::write(&mut self.tx, &self.own.holder, self.changes).await
+        let Difference { written, gone, calls_written, calls_gone } = self.difference(settlement);
+        self.records(written, gone).await?;
+        self.calls(calls_written, calls_gone).await?;
+        extracts::write(&mut self.tx, &self.own.instance, self.changes).await
     }
 
     async fn close(mut self, settlement: Settlement<'_>, checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
@@ -178,34 +177,122 @@ impl<'c> Writing<'c> {
         decided.unwrap_or_else(|| settle::supposed(record, &self.marks, &self.own.plans))
     }
 
-    async fn records(&mut self, settlement: Option<&Settlement<'_>>) -> Result<(), PersistError> {
-        let before = self.all.iter().flat_map(|change| &change.before).map(|request| {
-            // As it is stored, whatever is decided for it now.
-            rows::of_record(&request.record, &self.mark(&request.record, None))
+    async fn records(&mut self, written: Vec<Written>, gone: Vec<Key>) -> Result<(), PersistError> {
+        let returning = written.iter().filter(|row| row.may_return).map(|row| rows::of_key(&row.key)).collect();
+        let revisions = tombstones::take(&mut self.tx, returning).await?;
+        let buried = tombstones::bury(&mut self.tx, gone).await?;
+        let numbers = self.tx.change_numbers(written.len() + buried.len()).await?;
+        let (for_written, for_buried) = numbers.split_at(written.len());
+        let now = Value::time(self.now);
+        let values = written.into_iter().zip(for_written).map(|(row, number)| {
+            let revision = revisions.get(&row.key).copied().unwrap_or(0) + 1;
+            let mut values = row.values;
+            values.extend([Value::Int(revision), Value::Int(*number), now.clone(), now.clone()]);
+            values
         });
-        let after = self.all.iter().flat_map(|change| &change.after);
-        let after = after.map(|request| rows::of_record(&request.record, &self.mark(&request.record, settlement)));
-        let (gone, mut written) = difference(before, after);
-        delete(&mut self.tx, "usage_records", gone).await?;
-        let numbers = self.tx.change_numbers(written.len()).await?;
-        for (row, number) in written.iter_mut().zip(&numbers) {
-            row.extend([Value::Int(1), Value::Int(*number), Value::time(self.now), Value::time(self.now)]);
-        }
         let columns = format!("{}, revision, change_seq, created_at, updated_at", rows::RECORD_COLUMNS);
         let updated = columns.replace(", revision", "").replace(", created_at", "");
-        let sql = upsert("usage_records", &columns, &updated, ", revision = usage_records.revision + 1");
-        self.tx.bulk(&sql, rows::RECORD_KINDS, written).await.map(drop)
+        let more = ", revision = usage_records.revision + 1";
+        let sql = upsert("usage_records", rows::RECORD_KEY, &columns, &updated, more);
+        self.tx.bulk(&sql, rows::RECORD_KINDS, values.collect()).await?;
+        tombstones::write(&mut self.tx, buried, for_buried, self.now).await
     }
 
-    async fn calls(&mut self) -> Result<(), PersistError> {
-        let before = self.all.iter().flat_map(|change| &change.before).flat_map(|request| &request.calls);
-        let after = self.all.iter().flat_map(|change| &change.after).flat_map(|request| &request.calls);
-        let (gone, written) = difference(before.map(rows::of_call), after.map(rows::of_call));
-        delete(&mut self.tx, "llm_calls", gone).await?;
-        let sql = upsert("llm_calls", rows::CALL_COLUMNS, rows::CALL_COLUMNS, "");
-        self.tx.bulk(&sql, rows::CALL_KINDS, written).await?;
-        Ok(())
+    async fn calls(&mut self, written: Vec<Values>, gone: Vec<Values>) -> Result<(), PersistError> {
+        let sql = format!("DELETE FROM llm_calls WHERE ({}) IN ({{rows}})", rows::CALL_KEY);
+        self.tx.bulk(&sql, rows::CALL_KEY_KINDS, gone).await?;
+        let sql = upsert("llm_calls", rows::CALL_KEY, rows::CALL_COLUMNS, rows::CALL_COLUMNS, "");
+        self.tx.bulk(&sql, rows::CALL_KINDS, written).await.map(drop)
     }
+
+    /// What of the rows is other than it is stored. Rows are compared as they are stored, so that what no column keeps makes no
+    /// difference.
+    fn difference(&self, settlement: Option<&Settlement<'_>>) -> Difference {
+        let mut difference = Difference::default();
+        for (key, Pair { before, after, known }) in pairs(&self.all, self.changes) {
+            // As it is stored, whatever is decided for it now.
+            let before = before.map(|request| {
+                (rows::of_record(&request.record, &self.mark(&request.record, None)), call_rows(request))
+            });
+            let after = after.map(|request| {
+                (rows::of_record(&request.record, &self.mark(&request.record, settlement)), call_rows(request))
+            });
+            difference.add(key, before, after, known);
+        }
+        difference
+    }
+}
+
+/// A request before and after a write.
+#[derive(Clone, Copy, Default)]
+struct Pair<'c> {
+    before: Option<&'c Request>,
+    after: Option<&'c Request>,
+    /// Its trace was known before.
+    known: bool,
+}
+
+/// By key, which is also the order in which rows are written.
+fn pairs<'c>(all: &[&'c Change], known: &[Change]) -> BTreeMap<Key, Pair<'c>> {
+    let mut pairs = BTreeMap::<Key, Pair<'_>>::new();
+    // Those of known traces stand last.
+    for (place, change) in all.iter().enumerate() {
+        for request in &change.before {
+            pairs.entry(request.record.key).or_default().before = Some(request);
+        }
+        for request in &change.after {
+            let pair = pairs.entry(request.record.key).or_default();
+            (pair.after, pair.known) = (Some(request), place >= all.len() - known.len());
+        }
+    }
+    pairs
+}
+
+/// Each call's row behind its key.
+type CallRows = BTreeMap<SpanId, Values>;
+
+fn call_rows(request: &Request) -> CallRows {
+    request.calls.iter().map(|call| (call.key.span_id, rows::of_call(call, &request.record))).collect()
+}
+
+/// The row of a record that is new or other than before, or whose calls are.
+struct Written {
+    key: Key,
+    values: Values,
+    /// It is new, and there may have been one with its key that went.
+    may_return: bool,
+}
+
+/// What is to be done to the tables, all in the order of the keys.
+#[derive(Default)]
+struct Difference {
+    written: Vec<Written>,
+    gone: Vec<Key>,
+    calls_written: Vec<Values>,
+    calls_gone: Vec<Values>,
+}
+
+impl Difference {
+    fn add(&mut self, key: Key, before: Option<(Values, CallRows)>, after: Option<(Values, CallRows)>, known: bool) {
+        let is_new = before.is_none();
+        let (record_before, mut calls_before) =
+            before.map_or((None, CallRows::new()), |(row, calls)| (Some(row), calls));
+        let Some((values, mut calls)) = after else {
+            self.gone.push(key);
+            return self.calls_gone.extend(calls_before.into_values().map(key_of_call));
+        };
+        calls.retain(|span, row| calls_before.remove(span).is_none_or(|old| old != *row));
+        if record_before.as_ref() != Some(&values) || !calls.is_empty() || !calls_before.is_empty() {
+            self.written.push(Written { key, values, may_return: is_new && known });
+        }
+        self.calls_gone.extend(calls_before.into_values().map(key_of_call));
+        self.calls_written.extend(calls.into_values());
+    }
+}
+
+fn key_of_call(mut row: Values) -> Values {
+    row.truncate(rows::CALL_KEY_KINDS.len());
+    row
 }
 
 /// The heads of the keys that rows of this trace can have: each begins when one of its spans began.
@@ -215,93 +302,49 @@ fn starts(known: &Known) -> Vec<Values> {
     starts.into_iter().map(|start| vec![Value::Time(start), Value::text(&trace_id)]).collect()
 }
 
-type Requests = BTreeMap<TraceId, Vec<Request>>;
+type Requests = FxHashMap<TraceId, BTreeMap<Key, Request>>;
 
 async fn read_requests(tx: &mut Tx, starts: Vec<Values>) -> Result<(Requests, KnownMarks), PersistError> {
-    let select = |columns, table| format!("SELECT {columns} FROM {table} WHERE (started_at, trace_id) IN ({{rows}})");
-    let records =
-        tx.bulk(&select(rows::RECORD_COLUMNS, "usage_records"), &[Kind::Time, Kind::Text], starts.clone()).await?;
-    let calls = tx.bulk(&select(rows::CALL_COLUMNS, "llm_calls"), &[Kind::Time, Kind::Text], starts).await?;
-    let (mut requests, mut marks) = (Requests::new(), KnownMarks::default());
+    let sql = format!("SELECT {} FROM usage_records WHERE (started_at, trace_id) IN ({{rows}})", rows::RECORD_COLUMNS);
+    let records = tx.bulk(&sql, &[Kind::Time, Kind::Text], starts).await?;
+    let (mut requests, mut marks, mut keys) = (Requests::default(), KnownMarks::default(), Vec::new());
     for row in &records {
         let record = rows::to_record(row)?;
-        marks.insert(record.key.clone(), rows::to_mark(row)?);
-        requests.entry(record.key.trace_id).or_default().push(Request { record, calls: Vec::new() });
+        keys.push(rows::of_key(&record.key));
+        marks.insert(record.key, rows::to_mark(row)?);
+        let of_trace = requests.entry(record.key.trace_id).or_default();
+        of_trace.insert(record.key, Request { record, calls: Vec::new() });
     }
-    for row in &calls {
-        let call = rows::to_call(row)?;
-        let of_trace = requests.get_mut(&call.key.trace_id);
-        if let Some(request) = of_trace.and_then(|of_trace| request_of(&call, of_trace)) {
-            request.calls.push(call);
-        }
+    let sql = format!(
+        "SELECT {} FROM llm_calls WHERE (record_started_at, trace_id, record_span_id) IN ({{rows}})",
+        rows::CALL_COLUMNS
+    );
+    for row in tx.bulk(&sql, rows::RECORD_KEY_KINDS, keys).await? {
+        let (record, call) = rows::to_call(&row)?;
+        let request = requests.get_mut(&record.trace_id).and_then(|of_trace| of_trace.get_mut(&record));
+        request.expect("only calls of these records were asked for").calls.push(call);
     }
-    for request in requests.values_mut().flatten() {
-        request.calls.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    }
-    for of_trace in requests.values_mut() {
-        of_trace.sort_unstable_by(|a, b| a.record.key.cmp(&b.record.key));
+    for request in requests.values_mut().flat_map(BTreeMap::values_mut) {
+        request.calls.sort_unstable_by_key(|call| call.key);
     }
     Ok((requests, marks))
 }
 
-fn request_of<'r>(call: &Call, requests: &'r mut [Request]) -> Option<&'r mut Request> {
-    let owns = |record: &Record| match call.request {
-        Some(span) => record.key.span_id == span,
-        None => record.endpoint.is_none() && record.method.is_none(),
-    };
-    let place = requests.iter().position(|request| owns(&request.record));
-    // Never lost: a row that belongs nowhere could otherwise never be taken back.
-    requests.get_mut(place.unwrap_or(0))
-}
-
-/// The keys that vanished and the rows that are new or changed, both in the order of the keys. Rows are compared as they are
-/// stored, so that what no column keeps makes no difference.
-fn difference(before: impl Iterator<Item = Values>, after: impl Iterator<Item = Values>) -> (Vec<Values>, Vec<Values>) {
-    let mut gone: BTreeMap<StoredKey, Values> = before.map(|row| (stored_key(&row), row)).collect();
-    let mut written: BTreeMap<StoredKey, Values> = after.map(|row| (stored_key(&row), row)).collect();
-    written.retain(|key, row| gone.remove(key).is_none_or(|old| old != *row));
-    let keys = gone.into_values().map(|mut row| {
-        row.truncate(rows::KEY);
-        row
-    });
-    (keys.collect(), written.into_values().collect())
-}
-
-fn stored_key(row: &Values) -> StoredKey {
-    let text = |column: usize| match &row[column] {
-        Value::Text(text) => text.clone(),
-        _ => String::new(),
-    };
-    let time = match row[0] {
-        Value::Time(time) => time,
-        _ => Timestamp::default(),
-    };
-    (time, [text(1), text(2), text(3)])
-}
-
-async fn delete(tx: &mut Tx, table: &str, keys: Vec<Values>) -> Result<(), PersistError> {
-    let sql = format!("DELETE FROM {table} WHERE (started_at, trace_id, span_id, tenant) IN ({{rows}})");
-    tx.bulk(&sql, rows::KEY_KINDS, keys).await.map(drop)
-}
-
-fn upsert(table: &str, columns: &str, updated: &str, more: &str) -> String {
+fn upsert(table: &str, key: &str, columns: &str, updated: &str, more: &str) -> String {
+    let columns_of_key = key.split(", ").count();
     let set: Vec<String> =
-        updated.split(", ").skip(rows::KEY).map(|column| format!("{column} = excluded.{column}")).collect();
-    format!(
-        "INSERT INTO {table} ({columns}) {{rows}} ON CONFLICT (started_at, trace_id, span_id, tenant) \
-         DO UPDATE SET {}{more}",
-        set.join(", ")
-    )
+        updated.split(", ").skip(columns_of_key).map(|column| format!("{column} = excluded.{column}")).collect();
+    format!("INSERT INTO {table} ({columns}) {{rows}} ON CONFLICT ({key}) DO UPDATE SET {}{more}", set.join(", "))
 }
 
 /// Each record of the change whose row is not what it was, before and after.
 fn rewrites(change: &Change) -> impl Iterator<Item = Rewrite<'_>> {
     let mut pairs: BTreeMap<_, Rewrite<'_>> = BTreeMap::new();
     for request in &change.before {
-        pairs.entry(&request.record.key).or_default().before = Some(&request.record);
+        pairs.entry(request.record.key).or_default().before = Some(&request.record);
     }
     for request in &change.after {
-        pairs.entry(&request.record.key).or_default().after = Some(&request.record);
+        pairs.entry(request.record.key).or_default().after = Some(&request.record);
     }
     pairs.into_values().filter(|pair| pair.before != pair.after)
 }

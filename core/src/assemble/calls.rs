@@ -33,7 +33,7 @@ impl Sighting {
 /// All calls of the trace.
 pub(super) fn find(tree: &Tree<'_>) -> Vec<Sighting> {
     let mut places = candidates(tree);
-    places.sort_unstable_by_key(|place| (tree.nodes[*place].span.start, tree.nodes[*place].span.id));
+    places.sort_unstable_by_key(|place| tree.order(*place));
     merge_twins(tree, &places)
 }
 

@@ -18,12 +18,14 @@ use crate::domain::trace::Trace;
 const MOST_TRACES: usize = 100_000;
 /// Most bytes in open traces.
 const MOST_BYTES: usize = 16 << 20;
+/// A trace in which something always happens is looked at so many times `quiet` after the first span that is not yet written.
+const LONGEST_WAIT: u32 = 3;
 /// The part of the bounds that is made free when they are reached.
 const ROOM_KEPT: usize = 4;
 /// What a trace costs beside its spans: its places in the map and in the heap.
 const TRACE_OVERHEAD: usize = 160;
 
-/// A trace that is to be looked at: it was quiet, or old, or there was no more room.
+/// A trace that is to be looked at: it was quiet, or had waited long enough, or there was no more room.
 #[derive(Debug)]
 pub struct Closed {
     pub trace_id: TraceId,
@@ -45,7 +47,6 @@ struct Open {
 /// The open traces.
 pub struct Gatherer {
     quiet: Duration,
-    max_age: Duration,
     open: FxHashMap<TraceId, Open>,
     /// When to look at a trace; one entry an open trace. Spans that came since push it back when its time comes.
     due: BinaryHeap<Reverse<(Timestamp, TraceId)>>,
@@ -63,23 +64,14 @@ impl Gatherer {
 
     pub fn bounded(config: &AssembleConfig, most_traces: usize, most_bytes: usize) -> Self {
         let (open, due) = (FxHashMap::default(), BinaryHeap::new());
-        Self {
-            quiet: config.quiet,
-            max_age: config.max_age,
-            open,
-            due,
-            bytes: 0,
-            since: BTreeMap::new(),
-            most_traces,
-            most_bytes,
-        }
+        Self { quiet: config.quiet, open, due, bytes: 0, since: BTreeMap::new(), most_traces, most_bytes }
     }
 
     /// Takes a span that came in this frame of the journal.
     pub fn add(&mut self, received: Received, frame: Lsn, now: Timestamp) {
         let Received { trace_id, origin, span } = received;
         let open = self.open.entry(trace_id).or_insert_with(|| {
-            self.due.push(Reverse((now.plus(self.quiet.min(self.max_age)), trace_id)));
+            self.due.push(Reverse((now.plus(self.quiet), trace_id)));
             self.bytes += TRACE_OVERHEAD;
             *self.since.entry(frame).or_default() += 1;
             Open { since: frame, trace: Trace::default(), first_seen: now, last_seen: now, bytes: TRACE_OVERHEAD }
@@ -140,7 +132,7 @@ impl Gatherer {
 
     fn due_of(&self, trace_id: &TraceId) -> Timestamp {
         let open = self.open.get(trace_id).expect("every entry of the heap has its open trace");
-        open.last_seen.plus(self.quiet).min(open.first_seen.plus(self.max_age))
+        open.last_seen.plus(self.quiet).min(open.first_seen.plus(self.quiet * LONGEST_WAIT))
     }
 
     fn take(&mut self, trace_id: TraceId) -> Option<Closed> {

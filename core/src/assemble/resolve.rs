@@ -1,5 +1,6 @@
 //! The pure heart: all spans of a trace in, its requests with their calls out. The order in which the spans came changes nothing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::endpoint::{agent_in_path, endpoint};
 use super::tree::{Node, Tree};
 use crate::domain::call::{Call, Cost, Key};
 use crate::domain::facts::Field;
-use crate::domain::ids::TraceId;
+use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::money::NanoUsd;
 use crate::domain::pattern::Pattern;
 use crate::domain::record::{Record, Request, Totals};
@@ -32,6 +33,9 @@ pub struct Resolver {
 /// Tenant of whom no span says otherwise.
 const DEFAULT_TENANT: &str = "default";
 
+/// Status of a request that failed and does not say how.
+const FAILED: u16 = 500;
+
 /// What OpenTelemetry calls an error of which no class is known.
 const UNKNOWN_ERROR: &str = "_OTHER";
 
@@ -40,8 +44,8 @@ const UNKNOWN_ERROR: &str = "_OTHER";
 enum Owner {
     /// The place of the request's span.
     Request(usize),
-    /// The parents of these calls have not come.
-    Unknown,
+    /// The parent at the top of these spans, which has not come.
+    Missing(SpanId),
 }
 
 impl Resolver {
@@ -49,9 +53,11 @@ impl Resolver {
         Self { ignore: config.ignore.iter().map(|pattern| Pattern::new(pattern)).collect() }
     }
 
-    /// `last_word`: calls without a request wait no longer and get a record of their own. Expects a trace in canonical form.
-    pub fn resolve(&self, trace_id: TraceId, trace: &Trace, last_word: bool) -> Resolution {
+    /// Expects a trace in canonical form. `wait_expired`: calls without a request have waited long enough and get a record of their own.
+    /// `stored` are the keys of the records that this trace has: where a key could be one of several, it stays what it was.
+    pub fn resolve(&self, trace_id: TraceId, trace: &Trace, wait_expired: bool, stored: &[Key]) -> Resolution {
         let tree = Tree::of(trace);
+        let about = About { trace_id, stored, members: members(&tree), users: nearest_users(&tree), tree: &tree };
         let mut owners: BTreeMap<Owner, Vec<Sighting>> = BTreeMap::new();
         for place in 0..tree.nodes.len() {
             if tree.nodes[place].server == Some(place) {
@@ -61,16 +67,15 @@ impl Resolver {
         for sighting in calls::find(&tree) {
             owners.entry(owner_of_call(&tree, &sighting)).or_default().push(sighting);
         }
-        let orphans = owners.contains_key(&Owner::Unknown);
         let nothing_yet = owners.is_empty();
-        if !last_word {
-            owners.remove(&Owner::Unknown);
+        let orphans = owners.keys().any(|owner| matches!(owner, Owner::Missing(_)));
+        if !wait_expired {
+            owners.retain(|owner, _| matches!(owner, Owner::Request(_)));
         }
-        let about = About { trace_id, tree: &tree, members: members(&tree) };
-        let requests = owners.into_iter().map(|(owner, sightings)| about.request(owner, &sightings));
+        let requests = owners.into_iter().flat_map(|(owner, sightings)| about.requests(owner, sightings));
         let mut requests: Vec<Request> = requests.filter(|request| !self.ignores(request)).collect();
-        requests.sort_unstable_by(|a, b| a.record.key.cmp(&b.record.key));
-        Resolution { requests, waiting: !last_word && (orphans || nothing_yet) }
+        requests.sort_unstable_by_key(|request| request.record.key);
+        Resolution { requests, waiting: !wait_expired && (orphans || nothing_yet) }
     }
 
     /// A request that called a model is money, and stays.
@@ -80,15 +85,19 @@ impl Resolver {
     }
 }
 
+/// Above a span whose parents are a ring nothing will come either.
 fn owner(tree: &Tree<'_>, place: usize) -> Owner {
     let node = &tree.nodes[place];
-    let root = Some(node.top).filter(|top| tree.nodes[*top].is_true_root());
-    node.server.or(root).map_or(Owner::Unknown, Owner::Request)
+    match (node.server, tree.nodes[node.top].missing_parent) {
+        (Some(server), _) => Owner::Request(server),
+        (None, None) => Owner::Request(node.top),
+        (None, Some(parent)) => Owner::Missing(parent),
+    }
 }
 
 /// A call waits for its request only if none of its spans has one.
 fn owner_of_call(tree: &Tree<'_>, sighting: &Sighting) -> Owner {
-    sighting.spans().map(|place| owner(tree, place)).min().unwrap_or(Owner::Unknown)
+    sighting.spans().map(|place| owner(tree, place)).min().expect("a call has a span")
 }
 
 /// The spans of each owner, the earliest first: a user or tenant that the request's own span lacks is looked for in that order.
@@ -98,52 +107,91 @@ fn members(tree: &Tree<'_>) -> BTreeMap<Owner, Vec<usize>> {
         members.entry(owner(tree, place)).or_default().push(place);
     }
     for places in members.values_mut() {
-        places.sort_unstable_by_key(|place| (tree.nodes[*place].span.start, tree.nodes[*place].span.id));
+        places.sort_unstable_by_key(|place| tree.order(*place));
     }
     members
+}
+
+/// For each span, the nearest one that names a user: itself, or one above it in the same request.
+fn nearest_users(tree: &Tree<'_>) -> Vec<Option<usize>> {
+    let mut nearest = vec![None; tree.nodes.len()];
+    for place in tree.downwards.iter().copied() {
+        let node = &tree.nodes[place];
+        let parent = node.parent.filter(|parent| owner(tree, *parent) == owner(tree, place));
+        nearest[place] = if node.span.facts.text(Field::User).is_some() {
+            Some(place)
+        } else {
+            parent.and_then(|parent| nearest[parent])
+        };
+    }
+    nearest
 }
 
 struct About<'t> {
     trace_id: TraceId,
     tree: &'t Tree<'t>,
     members: BTreeMap<Owner, Vec<usize>>,
+    users: Vec<Option<usize>>,
+    stored: &'t [Key],
 }
 
 impl<'t> About<'t> {
-    fn request(&self, owner: Owner, sightings: &[Sighting]) -> Request {
+    /// The record of the request itself, and one for each other user for whom it worked.
+    fn requests(&self, owner: Owner, sightings: Vec<Sighting>) -> Vec<Request> {
+        let user = self.first(owner, Field::User);
+        let (mut own, mut of_others) = (Vec::new(), BTreeMap::<&str, Vec<(usize, Sighting)>>::new());
+        for sighting in sightings {
+            match self.user_of(owner, &sighting).filter(|(name, _)| Some(*name) != user.as_deref()) {
+                Some((name, place)) => of_others.entry(name).or_default().push((place, sighting)),
+                None => own.push(sighting),
+            }
+        }
         let record = match owner {
-            Owner::Request(place) => self.attributed(place),
-            Owner::Unknown => self.unattributed(sightings),
+            Owner::Request(place) => self.attributed(owner, place, user),
+            Owner::Missing(parent) => self.unattributed(owner, parent, user, &own, &of_others),
         };
-        let span_id = match owner {
-            Owner::Request(place) => Some(self.tree.nodes[place].span.id),
-            Owner::Unknown => None,
-        };
-        let mut calls: Vec<Call> = sightings
-            .iter()
-            .map(|sighting| Call { request: span_id, ..self.call(sighting, &record.key.tenant) })
-            .collect();
-        calls.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let others = of_others.into_values().map(|places_and_calls| {
+            let (places, sightings): (Vec<usize>, Vec<Sighting>) = places_and_calls.into_iter().unzip();
+            self.request(self.of_other_user(owner, &record, places), &sightings)
+        });
+        let others: Vec<Request> = others.collect();
+        // A request is a record even where it called no model; a parent that never came is not.
+        let own = (matches!(owner, Owner::Request(_)) || !own.is_empty()).then(|| self.request(record, &own));
+        own.into_iter().chain(others).collect()
+    }
+
+    fn request(&self, record: Record, sightings: &[Sighting]) -> Request {
+        let mut calls: Vec<Call> = sightings.iter().map(|sighting| self.call(sighting)).collect();
+        calls.sort_unstable_by_key(|call| call.key);
         Request { record: Record { totals: Totals::of(&calls), ..record }, calls }
     }
 
-    fn attributed(&self, place: usize) -> Record {
+    /// Whose call it is, and the span of this request that says so: the lowest one, where several spans of the call have one above
+    /// them.
+    fn user_of(&self, owner: Owner, sighting: &Sighting) -> Option<(&'t str, usize)> {
+        let named = sighting.spans().filter_map(|place| self.users[place]);
+        let named = named.filter(|place| self::owner(self.tree, *place) == owner);
+        let place = named.max_by_key(|place| (self.tree.nodes[*place].depth, Reverse(self.tree.order(*place))))?;
+        self.tree.nodes[place].span.facts.text(Field::User).map(|name| (name, place))
+    }
+
+    fn attributed(&self, owner: Owner, place: usize, user: Option<Box<str>>) -> Record {
         let node = &self.tree.nodes[place];
         let facts = &node.span.facts;
-        let owner = Owner::Request(place);
         let http = node.server.is_some();
         let method = if http { facts.text(Field::HttpMethod).unwrap_or_default() } else { node.span.kind.label() };
         let endpoint = if http { endpoint(facts) } else { facts.text(Field::Name).map(Into::into) };
         let status = facts.number(Field::HttpStatus).filter(|_| http).and_then(|code| u16::try_from(code).ok());
-        let status = status.or(node.span.failed.then_some(500));
+        let status = status.or(node.span.failed.then_some(FAILED));
         let path = facts.text(Field::HttpPath).unwrap_or_default();
         let in_path = || endpoint.as_deref().and_then(|template| agent_in_path(template, path)).map(Into::into);
         Record {
-            key: self.key(node, self.tenant(owner, node)),
+            key: self.key(node),
+            tenant: self.tenant(owner, node, user.as_deref()),
             service: node.origin.service.clone(),
             instance: node.origin.instance.clone(),
-            user: self.first(owner, Field::User),
-            agent: self.first(owner, Field::Agent).or_else(in_path),
+            agent: self.of_own_user(owner, user.as_deref(), Field::Agent).or_else(in_path),
+            user,
             method: Some(method.into()),
             status,
             duration: node.span.end.since(node.span.start),
@@ -153,18 +201,30 @@ impl<'t> About<'t> {
         }
     }
 
-    /// One record for all calls of a trace whose requests never came, under the key of the earliest.
-    fn unattributed(&self, sightings: &[Sighting]) -> Record {
-        let nodes = || sightings.iter().map(|sighting| &self.tree.nodes[sighting.numbers]);
+    /// The record for the calls below a parent that never came, under the key of that parent. As nobody knows when it began, the
+    /// first of its calls that was known when the record was first written says so, and later ones change it no more.
+    fn unattributed(
+        &self,
+        owner: Owner,
+        parent: SpanId,
+        user: Option<Box<str>>,
+        own: &[Sighting],
+        of_others: &BTreeMap<&str, Vec<(usize, Sighting)>>,
+    ) -> Record {
+        let of_others = of_others.values().flatten().map(|(_, sighting)| sighting);
+        let numbers = || own.iter().chain(of_others.clone()).map(|sighting| sighting.numbers);
         let earliest =
-            nodes().min_by_key(|node| (node.span.start, node.span.id)).expect("an owner without a span has calls");
-        let end = nodes().map(|node| node.span.end).max().unwrap_or(earliest.span.end);
+            numbers().min_by_key(|place| self.tree.order(*place)).expect("a missing parent has calls below it");
+        let earliest = &self.tree.nodes[earliest];
+        let end = numbers().map(|place| self.tree.nodes[place].span.end).max().unwrap_or(earliest.span.end);
+        let stored = self.stored.iter().find(|key| key.span_id == parent).copied();
         Record {
-            key: self.key(earliest, self.tenant(Owner::Unknown, earliest)),
+            key: stored.unwrap_or(Key { span_id: parent, ..self.key(earliest) }),
+            tenant: self.tenant(owner, earliest, user.as_deref()),
             service: earliest.origin.service.clone(),
             instance: earliest.origin.instance.clone(),
-            user: self.first(Owner::Unknown, Field::User),
-            agent: self.first(Owner::Unknown, Field::Agent),
+            agent: self.of_own_user(owner, user.as_deref(), Field::Agent),
+            user,
             endpoint: None,
             method: None,
             status: None,
@@ -174,15 +234,42 @@ impl<'t> About<'t> {
         }
     }
 
-    fn call(&self, sighting: &Sighting, tenant: &Arc<str>) -> Call {
+    /// The record for work that a request did for another user than its own. Its key is that of the first span that names the user;
+    /// where one of several is in use, it stays in use.
+    fn of_other_user(&self, owner: Owner, whole: &Record, mut places: Vec<usize>) -> Record {
+        places.sort_unstable_by_key(|place| self.tree.order(*place));
+        let in_use = |place: &usize| self.stored.contains(&self.key(&self.tree.nodes[*place]));
+        let place = places.iter().copied().find(in_use).unwrap_or(places[0]);
+        let node = &self.tree.nodes[place];
+        let facts = &node.span.facts;
+        let code = facts.number(Field::HttpStatus).and_then(|code| u16::try_from(code).ok());
+        let status = node.span.failed.then(|| code.unwrap_or(FAILED));
+        let user = facts.text(Field::User).unwrap_or_default();
+        let tenant = self.of_user(owner, user, Field::Tenant);
+        Record {
+            key: self.key(node),
+            tenant: tenant.map_or_else(|| Arc::clone(&whole.tenant), Into::into),
+            service: node.origin.service.clone(),
+            instance: node.origin.instance.clone(),
+            agent: self.of_user(owner, user, Field::Agent).or_else(|| whole.agent.clone()),
+            user: Some(user.into()),
+            endpoint: whole.endpoint.clone(),
+            method: whole.method.as_ref().map(|_| node.span.kind.label().into()),
+            status,
+            duration: node.span.end.since(node.span.start),
+            error: error(node, status),
+            totals: Totals::default(),
+        }
+    }
+
+    fn call(&self, sighting: &Sighting) -> Call {
         let node = &self.tree.nodes[sighting.numbers];
         let facts = |place: usize| &self.tree.nodes[place].span.facts;
         let name = |field| sighting.by_names().find_map(|place| facts(place).text(field)).map(Box::from);
         let streaming = sighting.spans().any(|place| calls::streams(facts(place)));
         let class = || sighting.spans().find_map(|place| facts(place).text(Field::ErrorType)).unwrap_or(UNKNOWN_ERROR);
         Call {
-            key: self.key(node, Arc::clone(tenant)),
-            request: None,
+            key: self.key(node),
             provider: name(Field::Provider),
             request_model: name(Field::RequestModel),
             response_model: name(Field::ResponseModel),
@@ -199,23 +286,46 @@ impl<'t> About<'t> {
         }
     }
 
-    fn key(&self, node: &Node<'_>, tenant: Arc<str>) -> Key {
-        Key { started_at: node.span.start.truncated(), trace_id: self.trace_id, span_id: node.span.id, tenant }
+    fn key(&self, node: &Node<'_>) -> Key {
+        Key { started_at: node.span.start.truncated(), trace_id: self.trace_id, span_id: node.span.id }
     }
 
-    fn tenant(&self, owner: Owner, node: &Node<'_>) -> Arc<str> {
-        let said = self.first(owner, Field::Tenant).or_else(|| node.origin.namespace.clone());
+    fn tenant(&self, owner: Owner, node: &Node<'_>, user: Option<&str>) -> Arc<str> {
+        let said = self.of_own_user(owner, user, Field::Tenant).or_else(|| node.origin.namespace.clone());
         said.map_or_else(|| DEFAULT_TENANT.into(), Into::into)
     }
 
-    /// The request's own span first, then the others of the request from the earliest on.
+    /// What the spans of a request say, first its own span and then the others from the earliest on.
     fn first(&self, owner: Owner, field: Field) -> Option<Box<str>> {
+        self.spans(owner).find_map(|place| self.tree.nodes[place].span.facts.text(field)).map(Into::into)
+    }
+
+    /// As `first`, of those spans that worked for the request's own user: they name this one, or none is named above them.
+    fn of_own_user(&self, owner: Owner, user: Option<&str>, field: Field) -> Option<Box<str>> {
+        let own = |place: &usize| self.user(*place).is_none_or(|named| Some(named) == user);
+        self.spans(owner).filter(own).find_map(|place| self.tree.nodes[place].span.facts.text(field)).map(Into::into)
+    }
+
+    /// As `first`, of those spans that worked for another user.
+    fn of_user(&self, owner: Owner, user: &str, field: Field) -> Option<Box<str>> {
+        let of_user = |place: &usize| self.user(*place) == Some(user);
+        self.spans(owner)
+            .filter(of_user)
+            .find_map(|place| self.tree.nodes[place].span.facts.text(field))
+            .map(Into::into)
+    }
+
+    /// The user named nearest above this span, or by it.
+    fn user(&self, place: usize) -> Option<&'t str> {
+        self.users[place].and_then(|named| self.tree.nodes[named].span.facts.text(Field::User))
+    }
+
+    fn spans(&self, owner: Owner) -> impl Iterator<Item = usize> {
         let own = match owner {
             Owner::Request(place) => Some(place),
-            Owner::Unknown => None,
+            Owner::Missing(_) => None,
         };
-        let others = self.members.get(&owner).into_iter().flatten().copied();
-        own.into_iter().chain(others).find_map(|place| self.tree.nodes[place].span.facts.text(field)).map(Into::into)
+        own.into_iter().chain(self.members.get(&owner).into_iter().flatten().copied())
     }
 }
 

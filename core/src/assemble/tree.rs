@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use crate::domain::facts::Field;
 use crate::domain::ids::SpanId;
 use crate::domain::span::{Kind, Origin, Span};
+use crate::domain::time::Timestamp;
 use crate::domain::trace::Trace;
 
 pub(super) struct Node<'t> {
@@ -13,18 +14,17 @@ pub(super) struct Node<'t> {
     pub span: &'t Span,
     /// Its parent, where that is here and is not also below it.
     pub parent: Option<usize>,
+    /// Its parent, where that is not here.
+    pub missing_parent: Option<SpanId>,
     /// The outermost HTTP server span above it, itself included.
     pub server: Option<usize>,
     /// The topmost span above it, itself included.
     pub top: usize,
+    /// How many spans are above it.
+    pub depth: usize,
 }
 
 impl Node<'_> {
-    /// Nothing is above this span, as far as its sender knows.
-    pub fn is_true_root(&self) -> bool {
-        self.span.parent.is_none()
-    }
-
     fn is_http_server(&self) -> bool {
         self.span.kind == Kind::Server && self.span.facts.has(Field::HttpMethod)
     }
@@ -42,16 +42,24 @@ impl<'t> Tree<'t> {
     pub fn of(trace: &'t Trace) -> Self {
         let mut nodes: Vec<Node<'t>> = Vec::new();
         for (top, (origin, span)) in trace.spans().enumerate() {
-            nodes.push(Node { origin, span, parent: None, server: None, top });
+            nodes.push(Node { origin, span, parent: None, missing_parent: None, server: None, top, depth: 0 });
         }
         let places: FxHashMap<SpanId, usize> = nodes.iter().map(|node| (node.span.id, node.top)).collect();
         let parents: Vec<Option<usize>> =
             nodes.iter().map(|node| node.span.parent.and_then(|parent| places.get(&parent).copied())).collect();
+        for (node, parent) in nodes.iter_mut().zip(&parents) {
+            node.missing_parent = node.span.parent.filter(|_| parent.is_none());
+        }
         let downwards = link(&mut nodes, &parents);
         for place in &downwards {
             inherit(&mut nodes, *place);
         }
         Self { nodes, downwards }
+    }
+
+    /// What spans are sorted by where the earliest is wanted.
+    pub fn order(&self, place: usize) -> (Timestamp, SpanId) {
+        (self.nodes[place].span.start, self.nodes[place].span.id)
     }
 }
 
@@ -85,10 +93,11 @@ fn link(nodes: &mut [Node<'_>], parents: &[Option<usize>]) -> Vec<usize> {
 }
 
 fn inherit(nodes: &mut [Node<'_>], place: usize) {
-    let above = nodes[place].parent.map(|parent| (nodes[parent].server, nodes[parent].top));
+    let above =
+        nodes[place].parent.map(|parent| &nodes[parent]).map(|above| (above.server, above.top, above.depth + 1));
     let node = &mut nodes[place];
     let own = node.is_http_server().then_some(place);
-    let (server, top) = above.unwrap_or((None, place));
+    let (server, top, depth) = above.unwrap_or((None, place, 0));
     node.server = server.or(own);
-    node.top = top;
+    (node.top, node.depth) = (top, depth);
 }

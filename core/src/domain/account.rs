@@ -19,7 +19,7 @@ impl AccountId {
     /// Who pays for a record, under the names that are stored, which have no NUL characters.
     pub fn of(record: &Record) -> Option<Self> {
         let user = record.user.as_deref()?;
-        let tenant = Arc::clone(&record.key.tenant);
+        let tenant = Arc::clone(&record.tenant);
         let tenant = if tenant.contains('\0') { tenant.replace('\0', "").into() } else { tenant };
         Some(Self { tenant, user: user.replace('\0', "").into() })
     }

@@ -7,22 +7,20 @@ use super::ids::{SpanId, TraceId};
 use super::money::NanoUsd;
 use super::time::Timestamp;
 
-/// What a record and a call are found by. Time first, so that inserts stay local; redelivery of a span repeats it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a record is found by, and a call among those of its record. Time first, so that inserts stay local; redelivery of a span
+/// repeats it, and no late span changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Whole microseconds.
     pub started_at: Timestamp,
     pub trace_id: TraceId,
     pub span_id: SpanId,
-    pub tenant: Arc<str>,
 }
 
 /// One call of a model, after twins and repeats were removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub key: Key,
-    /// The span of the request it belongs to; `None` while no request is known.
-    pub request: Option<SpanId>,
     /// As the span gave it; the price book knows its other names.
     pub provider: Option<Box<str>>,
     pub request_model: Option<Box<str>>,

@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::{Call, Key, Tokens, Usage};
+use super::ids::SpanId;
 use super::money::NanoUsd;
 
 /// One bot request with its calls. Its totals are always the fold of the calls.
@@ -17,20 +19,30 @@ pub struct Request {
 /// The row for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// Of the request's span. Where that never came: the span that it would have, and when the first of its calls began that was known
+    /// when the record was first written.
     pub key: Key,
+    pub tenant: Arc<str>,
     pub service: Option<Box<str>>,
     pub instance: Option<Box<str>>,
     pub user: Option<Box<str>>,
     pub agent: Option<Box<str>>,
     /// Route template; `None` for calls whose request never came.
     pub endpoint: Option<Box<str>>,
-    /// HTTP method, else the kind of the root span.
+    /// HTTP method, else the kind of the request's span; `None` for calls whose request never came.
     pub method: Option<Box<str>>,
     pub status: Option<u16>,
     pub duration: Duration,
     /// The error's type, or its message where the operator asked for messages.
     pub error: Option<Box<str>>,
     pub totals: Totals,
+}
+
+impl Record {
+    /// The request's span; `None` for calls whose request never came.
+    pub fn request_span(&self) -> Option<SpanId> {
+        self.method.as_ref().map(|_| self.key.span_id)
+    }
 }
 
 /// The fold of a request's calls.

@@ -54,7 +54,7 @@ fn resolve(deliveries: impl IntoIterator<Item = Vec<Received>>) -> Vec<Request> 
         }
     }
     let resolver = Resolver::new(&AssembleConfig { ignore: vec![], ..AssembleConfig::default() });
-    traces.into_iter().flat_map(|(trace_id, trace)| resolver.resolve(trace_id, &trace, true).requests).collect()
+    traces.into_iter().flat_map(|(trace_id, trace)| resolver.resolve(trace_id, &trace, true, &[]).requests).collect()
 }
 
 /// What is compared of a request.

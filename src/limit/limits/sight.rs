@@ -61,7 +61,7 @@ impl Asked {
     fn again(request: &Request, model: Option<Box<str>>) -> Self {
         let record = &request.record;
         Self {
-            tenant: Some((*record.key.tenant).into()),
+            tenant: Some((*record.tenant).into()),
             user: record.user.clone(),
             endpoint: record.endpoint.clone(),
             agent: record.agent.clone(),

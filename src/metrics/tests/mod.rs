@@ -24,14 +24,12 @@ fn key(number: u64, span: u64) -> Key {
         started_at: START.plus(Duration::from_secs(number)),
         trace_id: TraceId::from_bytes(&u128::from(number + 1).to_be_bytes()).unwrap(),
         span_id: SpanId::from_bytes(&(span + 1).to_be_bytes()).unwrap(),
-        tenant: "default".into(),
     }
 }
 
 fn call(number: u64, span: u64, model: &str, tokens: Tokens, cost: i64) -> Call {
     Call {
         key: key(number, span),
-        request: None,
         provider: Some("openai".into()),
         request_model: Some(model.into()),
         response_model: None,
@@ -51,6 +49,7 @@ fn call(number: u64, span: u64, model: &str, tokens: Tokens, cost: i64) -> Call 
 fn request(number: u64, service: &str, endpoint: &str, user: Option<&str>, calls: Vec<Call>) -> Request {
     let record = Record {
         key: key(number, 0),
+        tenant: "default".into(),
         service: Some(service.into()),
         instance: None,
         user: user.map(Into::into),

@@ -22,7 +22,7 @@ pub async fn execute(url: &str, sql: &str) {
 }
 
 /// What somebody else counts.
-async fn count(url: &str, sql: &str) -> i64 {
+pub async fn count(url: &str, sql: &str) -> i64 {
     let sql = AssertSqlSafe(sql.to_owned());
     if url.starts_with("sqlite:") {
         sqlx::query_scalar(sql).fetch_one(&mut sqlx::SqliteConnection::connect(url).await.unwrap()).await.unwrap()

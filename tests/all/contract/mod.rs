@@ -2,6 +2,7 @@
 
 mod faces;
 mod faults;
+mod keys;
 mod limits;
 mod plans;
 mod readings;
@@ -49,7 +50,13 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     a_user_learnt_late_gets_an_account(&store).await;
     two_stores_write_one_trace_after_each_other(&store, &Store::open(url, "two").await.unwrap()).await;
     two_stores_open_one_account(&store, &Store::open(url, "two").await.unwrap()).await;
-    waiting_traces_come_due(&store).await;
+    waiting_traces_come_due(&store, &Store::open(url, "two").await.unwrap()).await;
+    keys::a_tenant_or_user_learnt_late_moves_no_row(&store).await;
+    keys::a_call_that_changes_raises_the_revision_of_its_record(&store).await;
+    keys::the_revision_of_a_record_that_comes_back_goes_on(&store, url).await;
+    keys::a_call_that_is_adopted_moves_with_its_record(&store, url).await;
+    keys::a_call_is_counted_where_its_record_is(&store).await;
+    keys::ids_are_found_as_they_are_pasted_and_by_an_index(&store, url).await;
     readings::calls_come_back_as_they_were(&store).await;
     readings::summaries_are_sums_of_what_they_name(&store).await;
     readings::a_number_of_a_change_is_never_given_again(&store, url).await;
@@ -211,12 +218,19 @@ async fn two_stores_open_one_account(one: &Store, two: &Store) {
     assert_eq!(account(one, "tom").await, "2 requests, 21 tokens, 21 n$ since 2026-05-01, 0 resets");
 }
 
-async fn waiting_traces_come_due(store: &Store) {
+async fn waiting_traces_come_due(store: &Store, other: &Store) {
     let waits = [Change { due: Some(time("2026-05-20T12:01:00Z")), ..change(7, Vec::new(), Vec::new()) }];
     store.begin(&waits).await.unwrap().commit(&[], None, time(NOW)).await.unwrap();
-    assert_eq!(store.due(time(NOW), false, 10).await.unwrap(), []);
-    assert_eq!(store.due(time(NOW), true, 10).await.unwrap(), [trace_id(7)]);
-    assert_eq!(store.due(time("2026-05-20T12:01:00Z"), false, 10).await.unwrap(), [trace_id(7)]);
+    let due = async |who: &Store, at| who.due(time(at), 10).await.unwrap();
+    assert_eq!(due(store, NOW).await, []);
+    assert_eq!(due(store, "2026-05-20T12:01:00Z").await, [trace_id(7)]);
+    // Others leave it alone as long as it may be alive, unless it has said that it stops.
+    assert_eq!(due(other, "2026-05-20T12:01:29Z").await, []);
+    assert_eq!(due(other, "2026-05-20T12:01:30Z").await, [trace_id(7)]);
+    other.release_claims().await.unwrap();
+    assert_eq!(due(other, "2026-05-20T12:01:00Z").await, []);
+    store.release_claims().await.unwrap();
+    assert_eq!(due(other, "2026-05-20T12:01:00Z").await, [trace_id(7)]);
 }
 
 /// What was proposed is written, or replaces what is known.
@@ -275,7 +289,7 @@ async fn summary(store: &Store, user: &str) -> (i64, i64) {
 
 fn change(trace: u8, before: Vec<Request>, after: Vec<Request>) -> Change {
     let (trace_id, first_seen) = (trace_id(trace), time(NOW));
-    Change { trace_id, trace: extract(), first_seen, last_word: false, due: None, before, after }
+    Change { trace_id, trace: extract(), first_seen, wait_expired: false, due: None, before, after }
 }
 
 /// The times at which the requests of the cases begin.
@@ -307,10 +321,11 @@ fn request(trace: u8, user: Option<&str>, start: &str, tokens: &[u64]) -> Reques
 
 /// A request whose calls used so many input tokens, at a nano-dollar each.
 fn request_of(trace: u8, span: u8, user: Option<&str>, start: &str, tokens: &[u64]) -> Request {
-    let key = Key { started_at: time(start), trace_id: trace_id(trace), span_id: span_id(span), tenant: "acme".into() };
+    let key = Key { started_at: time(start), trace_id: trace_id(trace), span_id: span_id(span) };
     let calls: Vec<Call> = tokens.iter().zip(1..).map(|(input, n)| call(&key, n, *input)).collect();
     let record = Record {
         key,
+        tenant: "acme".into(),
         service: Some("bot".into()),
         instance: None,
         user: user.map(Into::into),
@@ -328,11 +343,7 @@ fn request_of(trace: u8, span: u8, user: Option<&str>, start: &str, tokens: &[u6
 fn call(request: &Key, n: u8, input: u64) -> Call {
     let cost = NanoUsd(i64::try_from(input).unwrap());
     Call {
-        key: Key {
-            span_id: span_id(100 + 10 * n + request.span_id.to_string().as_bytes()[15] % 10),
-            ..request.clone()
-        },
-        request: Some(request.span_id),
+        key: Key { span_id: span_id(100 + 10 * n + request.span_id.to_string().as_bytes()[15] % 10), ..*request },
         provider: Some("openai".into()),
         request_model: Some("model-a".into()),
         response_model: None,

@@ -438,7 +438,7 @@ fn change(trace: u8, before: Vec<Request>, after: &[Request]) -> Change {
     }
     let (trace_id, first_seen) = (trace_id(trace), Timestamp(0));
     let trace = spans.joined(Trace::default());
-    Change { trace_id, trace, first_seen, last_word: false, due: None, before, after: after.to_vec() }
+    Change { trace_id, trace, first_seen, wait_expired: false, due: None, before, after: after.to_vec() }
 }
 
 /// Two instances write, reset, change plans and end periods of the same few accounts, in any order.

@@ -24,7 +24,6 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
     };
     let tokens = Tokens { input: 5, output: 4, cached_input: 3, cache_write: 2, reasoning: 1 };
     (whole.usage, whole.service_tier) = (Usage::Reported(tokens), Some("flex".into()));
-    unattributed.calls.iter_mut().for_each(|call| call.request = None);
     unattributed.record = Record {
         endpoint: None,
         method: None,
@@ -44,10 +43,10 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
 pub async fn summaries_are_sums_of_what_they_name(store: &Store) {
     let of = |trace, user, endpoint: &str, model: &str, tokens: &[u64]| {
         let mut request = request(trace, Some(user), "2026-03-31T23:00:00Z", tokens);
-        request.record.key.tenant = "sums".into();
+        request.record.tenant = "sums".into();
         request.record.endpoint = Some(endpoint.into());
         for call in &mut request.calls {
-            (call.key.tenant, call.response_model) = ("sums".into(), Some(model.into()));
+            call.response_model = Some(model.into());
         }
         request.record.totals = Totals::of(&request.calls);
         request

@@ -138,8 +138,8 @@ impl Spoiler<'_> {
         self.names(&["record 40 cost_nanousd 120, not null", "record 40 unpriced_calls 0, not 2"]).await;
         self.spoil(&of_forty("llm_calls", "cost_nanousd = input_tokens")).await;
 
-        // Away from its record: to another span, to none, to another tenant.
-        for spoil in ["request_span_id = '00'", "request_span_id = NULL", "tenant = 'other'"] {
+        // Away from its record: to another span, to another time.
+        for spoil in ["record_span_id = '00'", "record_started_at = '2020-01-01T00:00:00.000000Z'"] {
             self.spoil(&call(spoil)).await;
             let cost = "record 40 cost_nanousd 120, not 20";
             let (tokens, total) = ("record 40 input_tokens 120, not 20", "record 40 total_tokens 120, not 20");
@@ -147,8 +147,9 @@ impl Spoiler<'_> {
             self.names(&[cost, tokens, calls, total, "stray call 40 records 0, not 1"]).await;
             let listed = self.store.verify(2).await.unwrap();
             assert_eq!((lines(&listed), listed.not_listed), (vec![cost.to_owned(), tokens.to_owned()], 3));
-            let span = span(5);
-            self.spoil(&call(&format!("request_span_id = '{span}', tenant = 'acme'"))).await;
+            let key = "(record_started_at, record_span_id) = (SELECT r.started_at, r.span_id FROM usage_records r \
+                       WHERE r.trace_id = llm_calls.trace_id)";
+            self.spoil(&call(key)).await;
             self.names(&[]).await;
         }
     }
@@ -206,10 +207,6 @@ impl Spoiler<'_> {
 
 fn of_forty(table: &str, change: &str) -> String {
     format!("UPDATE {table} SET {change} WHERE trace_id = '{}'", "28".repeat(16))
-}
-
-fn span(number: u8) -> String {
-    format!("{number:02x}").repeat(8)
 }
 
 async fn clean(store: &Store) -> Checked {

@@ -27,12 +27,12 @@ async fn send(tacho: &Tacho, unit: &Unit) -> String {
     call(&unit.bodies[0]).send(tacho.grpc).await
 }
 
-async fn get(tacho: &Tacho, path: &'static str) -> String {
+pub async fn get(tacho: &Tacho, path: &'static str) -> String {
     post(JSON, "").method("GET").path(path).send(tacho.http).await.text()
 }
 
 /// Waits until a line of the metrics is there.
-async fn until(tacho: &Tacho, line: &str) {
+pub async fn until(tacho: &Tacho, line: &str) {
     let begun = Instant::now();
     while !get(tacho, "/metrics").await.lines().any(|found| found == line) {
         assert!(begun.elapsed() < Duration::from_secs(60), "{line} never came: {}", get(tacho, "/metrics").await);
@@ -111,7 +111,8 @@ async fn on_both(sqlite_trap: &str, postgres_trap: &str, case: impl AsyncFn(Tach
     let sqlite = format!("sqlite:{}", folder.path().join("tacho.db").display());
     for (url, trap) in [(sqlite, sqlite_trap), (server.database("poison"), postgres_trap)] {
         let own = tempfile::tempdir().unwrap();
-        let tacho = start(own.path(), &url);
+        let settings = [("TACHO_ASSEMBLE__QUIET", "100ms"), ("TACHO_ASSEMBLE__MAX_AGE", "1s")];
+        let tacho = Tacho::start(own.path(), &url, &settings);
         query(&url, trap).await;
         case(tacho, &url).await;
     }
@@ -138,7 +139,7 @@ async fn a_poison_row_blocks_nothing() {
     .await;
 }
 
-/// Calls that wait for their request, and are refused when they get their last word: the drain ends all the same.
+/// Calls that have waited long enough for their request, and are refused when they get a record of their own.
 #[tokio::test]
 async fn a_poison_row_that_waited_blocks_nothing() {
     let sqlite = "CREATE TRIGGER poison BEFORE INSERT ON llm_calls BEGIN SELECT RAISE(ABORT, 'poison'); END";
@@ -147,7 +148,7 @@ async fn a_poison_row_that_waited_blocks_nothing() {
         let began = 1_790_000_000_000_000_000;
         let unit = Shape { seed: 8, traces: 5, calls: 1, users: 5, split: true, began }.unit(0);
         assert_eq!(send(&tacho, &unit).await, "Ok");
-        until(&tacho, "tacho_journal_oldest_seconds 0").await;
+        until(&tacho, "tacho_persist_records_total{result=\"dead_letter\"} 5").await;
         tacho.stop();
         assert_eq!(query(url, "SELECT trace_id FROM dead_letters").await.len(), 5);
         assert_eq!(query(url, "SELECT trace_id FROM trace_extracts WHERE due_at IS NOT NULL").await.len(), 0);
@@ -156,7 +157,7 @@ async fn a_poison_row_that_waited_blocks_nothing() {
 }
 
 /// The first column of what is found.
-async fn query(url: &str, sql: &str) -> Vec<String> {
+pub async fn query(url: &str, sql: &str) -> Vec<String> {
     let sql = AssertSqlSafe(sql.to_owned());
     if url.starts_with("sqlite:") {
         let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();

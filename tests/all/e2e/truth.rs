@@ -90,7 +90,7 @@ pub async fn rows_of(url: &str) -> Vec<Request> {
     let nothing: Vec<Change> = ids.into_iter().map(|id| Change::nothing(id, Timestamp(0))).collect();
     let mut work = store.begin(&nothing).await.unwrap();
     let mut requests: Vec<Request> = work.take_known().into_iter().flat_map(|known| known.requests).collect();
-    requests.sort_unstable_by(|a, b| a.record.key.cmp(&b.record.key));
+    requests.sort_unstable_by_key(|request| request.record.key);
     drop(work);
     store.close().await;
     requests

@@ -21,6 +21,7 @@ impl Asked<'_> {
     pub fn request(&self, calls: Vec<Call>) -> Request {
         let record = Record {
             key: key(self.number, 0, self.at),
+            tenant: "default".into(),
             service: Some(self.service.into()),
             instance: None,
             user: Some(self.user.into()),
@@ -39,7 +40,6 @@ impl Asked<'_> {
     pub fn call(&self, nth: u64, provider: &str, model: &str, tokens: Tokens, cost: Cost) -> Call {
         Call {
             key: key(self.number, nth + 1, self.at),
-            request: None,
             provider: Some(provider.into()),
             request_model: Some(model.into()),
             response_model: None,
@@ -62,6 +62,5 @@ fn key(number: u64, span: u64, at: Timestamp) -> Key {
         started_at: at,
         trace_id: TraceId::from_bytes(&u128::from(number + 1).to_be_bytes()).expect("not zero"),
         span_id: SpanId::from_bytes(&(span + 1).to_be_bytes()).expect("not zero"),
-        tenant: "default".into(),
     }
 }

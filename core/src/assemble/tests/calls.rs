@@ -194,13 +194,14 @@ fn spans_without_ids_that_differ_in_anything_stay_apart() {
 #[test]
 fn spans_whose_different_parents_never_came_are_no_twins() {
     let call = |id: u64| chat(id).tokens(10, 5).scope(&id.to_string());
-    check_last_word(
+    check_expired(
         [call(2).under(90), call(3).under(91)],
         expect![[r#"
-        #2 - - -
-          #2 m in=10 out=5 [2]
-          #3 m in=10 out=5 [3]
-    "#]],
+            #5a - - -
+              #2 m in=10 out=5 [2]
+            #5b - - -
+              #3 m in=10 out=5 [3]
+        "#]],
     );
 }
 

@@ -11,10 +11,9 @@ use crate::domain::lsn::Lsn;
 use crate::domain::span::Received;
 
 const QUIET: Duration = Duration::from_millis(200);
-const MAX_AGE: Duration = Duration::from_millis(1_000);
 
 fn config() -> AssembleConfig {
-    AssembleConfig { quiet: QUIET, max_age: MAX_AGE, ..AssembleConfig::default() }
+    AssembleConfig { quiet: QUIET, ..AssembleConfig::default() }
 }
 
 fn at(millis: u64) -> Timestamp {
@@ -47,24 +46,17 @@ fn a_trace_is_handed_out_when_it_is_quiet() {
     assert!(gatherer.is_empty());
 }
 
+/// At the latest three times `quiet` after the first span that is not yet written; and so again and again.
 #[test]
-fn a_trace_that_is_never_quiet_is_handed_out_when_it_is_old() {
+fn a_trace_that_is_never_quiet_is_handed_out_all_the_same() {
     let mut gatherer = Gatherer::new(&config());
-    for step in 0..10 {
+    let mut handed_out = Vec::new();
+    for step in 0..30 {
         gatherer.add(received(1, step + 1), Lsn(1), at(step * 100));
-        assert_eq!(gatherer.close_due(at(step * 100), 9).len(), 0);
+        let closed = gatherer.close_due(at(step * 100), 9);
+        handed_out.extend(closed.iter().map(|closed| (step * 100, closed.trace.spans().count())));
     }
-    gatherer.add(received(1, 11), Lsn(1), at(999));
-    assert_eq!(numbers(&gatherer.close_due(at(999), 9)), [0; 0]);
-    assert_eq!(numbers(&gatherer.close_due(at(1_000), 9)), [1]);
-}
-
-#[test]
-fn a_great_age_that_is_less_than_quiet_is_kept_to() {
-    let config = AssembleConfig { quiet: Duration::from_secs(9), ..config() };
-    let mut gatherer = Gatherer::new(&config);
-    gatherer.add(received(1, 1), Lsn(1), at(0));
-    assert_eq!(numbers(&gatherer.close_due(at(1_000), 9)), [1]);
+    assert_eq!(handed_out, [(600, 7), (1_300, 7), (2_000, 7), (2_700, 7)]);
 }
 
 #[test]
@@ -163,7 +155,7 @@ impl Model {
 
     fn due(&self, trace_id: &TraceId) -> Timestamp {
         let (first, last, _) = &self.open[trace_id];
-        last.plus(QUIET).min(first.plus(MAX_AGE))
+        last.plus(QUIET).min(first.plus(QUIET * 3))
     }
 
     fn first_due(&self) -> Option<Timestamp> {

@@ -148,9 +148,9 @@ fn delivery<'s>(sketches: impl IntoIterator<Item = &'s Sketch>) -> Trace {
     trace
 }
 
-fn resolve(sketches: &[Sketch], last_word: bool) -> Resolution {
+fn resolve(sketches: &[Sketch], wait_expired: bool) -> Resolution {
     let trace = Trace::default().joined(delivery(sketches));
-    Resolver::new(&AssembleConfig::default()).resolve(trace_id(), &trace, last_word)
+    Resolver::new(&AssembleConfig::default()).resolve(trace_id(), &trace, wait_expired, &[])
 }
 
 /// What the spans come to while more may come.
@@ -159,7 +159,7 @@ fn check<const N: usize>(sketches: [Sketch; N], expected: Expect) {
 }
 
 /// What they come to when nothing is waited for any longer.
-fn check_last_word<const N: usize>(sketches: [Sketch; N], expected: Expect) {
+fn check_expired<const N: usize>(sketches: [Sketch; N], expected: Expect) {
     expected.assert_eq(&show(&resolve(&sketches, true)));
 }
 
@@ -186,8 +186,8 @@ fn show_request(text: &mut String, request: &Request) {
             write!(text, " {name}={value}").unwrap();
         }
     }
-    if &*record.key.tenant != "default" {
-        write!(text, " tenant={}", record.key.tenant).unwrap();
+    if &*record.tenant != "default" {
+        write!(text, " tenant={}", record.tenant).unwrap();
     }
     text.push('\n');
     for call in &request.calls {

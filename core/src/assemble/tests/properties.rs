@@ -9,6 +9,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::assemble::tree::Tree;
+use crate::domain::call::Key;
 use crate::domain::record::Totals;
 
 const KINDS: [Kind; 4] = [Kind::Internal, Kind::Server, Kind::Client, Kind::Consumer];
@@ -109,10 +110,10 @@ proptest! {
         let once = joined(&spans);
         prop_assert_eq!(&once, &whole);
         let resolver = Resolver::new(&AssembleConfig::default());
-        for last_word in [false, true] {
+        for wait_expired in [false, true] {
             prop_assert_eq!(
-                resolver.resolve(trace_id(), &once, last_word),
-                resolver.resolve(trace_id(), &whole, last_word)
+                resolver.resolve(trace_id(), &once, wait_expired, &[]),
+                resolver.resolve(trace_id(), &whole, wait_expired, &[])
             );
         }
     }
@@ -180,28 +181,76 @@ proptest! {
     }
 
     #[test]
-    fn keys_are_unique_and_calls_bear_their_requests_tenant(spans in forest()) {
+    fn keys_are_unique_and_each_call_belongs_to_one_record(spans in forest()) {
         let resolution = resolve(&spans, true);
-        let keys: BTreeSet<_> = resolution.requests.iter().map(|request| &request.record.key).collect();
+        let keys: BTreeSet<_> = resolution.requests.iter().map(|request| request.record.key).collect();
         prop_assert_eq!(keys.len(), resolution.requests.len());
         prop_assert!(resolution.requests.is_sorted_by(|a, b| a.record.key < b.record.key));
+        let mut calls = BTreeSet::new();
         for request in &resolution.requests {
-            let key = &request.record.key;
-            let own = request.record.method.is_some().then_some(key.span_id);
             prop_assert!(request.calls.is_sorted_by(|a, b| a.key < b.key));
-            prop_assert!(request.calls.iter().all(|call| call.request == own && call.key.tenant == key.tenant));
+            prop_assert!(request.calls.iter().all(|call| calls.insert(call.key)), "a call stands in two records");
         }
     }
 
     #[test]
-    fn the_last_word_adds_one_record_and_changes_none(spans in forest()) {
+    fn each_parent_that_never_came_has_its_own_records(spans in forest()) {
         let first = resolve(&spans, false);
         let last = resolve(&spans, true);
         prop_assert!(!last.waiting);
         let (attributed, others): (Vec<Request>, Vec<Request>) =
             last.requests.into_iter().partition(|request| request.record.method.is_some());
-        prop_assert!(others.len() <= 1);
         prop_assert_eq!(first.requests, attributed);
         prop_assert!(first.waiting || others.is_empty());
+        prop_assert!(others.iter().all(|other| !other.calls.is_empty()), "a parent without calls leaves no record");
+    }
+
+    /// Whatever came before: what a trace comes to with the keys that its records had is what it comes to without them, but for the
+    /// keys; and a key stays in use as long as there is a record that could bear it.
+    #[test]
+    fn keys_that_are_stored_stay_and_change_nothing_else((spans, again) in twice_in_some_order()) {
+        let resolver = Resolver::new(&AssembleConfig::default());
+        let (mut whole, mut stored) = (Trace::default(), Vec::<Key>::new());
+        for number in 0..4 {
+            let part = again.iter().filter(|(_, delivery)| *delivery == number).map(|(sketch, _)| sketch);
+            whole = whole.joined(delivery(part));
+            let now = resolver.resolve(trace_id(), &whole, true, &stored).requests;
+            stored = now.iter().map(|request| request.record.key).collect();
+            let kept = resolver.resolve(trace_id(), &whole, true, &stored).requests;
+            prop_assert_eq!(&now, &kept, "a second look moves no key");
+        }
+        let keyless = |requests: Vec<Request>| {
+            let calls = requests.into_iter().map(|request| (request.record.user, request.record.endpoint, request.calls));
+            let mut calls: Vec<_> = calls.collect();
+            calls.sort_by_key(|(user, _, calls)| (calls.first().map(|call| call.key), user.clone()));
+            calls
+        };
+        let fresh = resolver.resolve(trace_id(), &joined(&spans), true, &[]).requests;
+        let followed = resolver.resolve(trace_id(), &whole, true, &stored).requests;
+        prop_assert_eq!(keyless(fresh), keyless(followed));
+    }
+
+    /// Told by a walk of its own, where no call has two spans: spans of one scope are no twins.
+    #[test]
+    fn a_call_is_of_the_user_named_nearest_above_it(spans in forest()) {
+        let spans: Vec<Sketch> = spans.into_iter().map(|span| span.scope("a")).collect();
+        let trace = joined(&spans);
+        let tree = Tree::of(&trace);
+        let resolution = resolve(&spans, true);
+        for request in &resolution.requests {
+            for call in &request.calls {
+                let start = tree.nodes.iter().position(|node| node.span.id == call.key.span_id).unwrap();
+                let root = tree.nodes[start].server;
+                let mut next = Some(start);
+                let mut named = None;
+                while let Some(place) = next {
+                    named = tree.nodes[place].span.facts.text(Field::User);
+                    next = tree.nodes[place].parent.filter(|_| named.is_none() && Some(place) != root);
+                }
+                if named.is_some() {
+                    prop_assert_eq!(request.record.user.as_deref(), named);
+                }
+            }
+        }
     }
 }

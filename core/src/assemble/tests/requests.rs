@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use super::*;
+use crate::domain::call::Key;
 
 fn call(id: u64) -> Sketch {
     chat(id).tokens(10, 5)
@@ -127,7 +128,7 @@ fn a_trace_with_nothing_leaves_nothing() {
         waiting
     "#]],
     );
-    check_last_word([span(1), span(2).under(1)], expect![[""]]);
+    check_expired([span(1), span(2).under(1)], expect![[""]]);
 }
 
 #[test]
@@ -141,15 +142,16 @@ fn calls_without_their_request_wait() {
 }
 
 #[test]
-fn calls_that_waited_in_vain_get_one_record() {
+fn calls_that_waited_in_vain_get_a_record_for_each_parent() {
     let late = call(2).under(9).at(300, 400).text(Field::User, "bob");
-    check_last_word(
+    check_expired(
         [late, call(3).under(8).text(Field::User, "ann").namespace("shop")],
         expect![[r#"
-        #3 - - - user=ann tenant=shop
-          #3 m in=10 out=5 [a]
-          #2 m in=10 out=5 [a]
-    "#]],
+            #8 - - - user=ann tenant=shop
+              #3 m in=10 out=5 [a]
+            #9 - - - user=bob
+              #2 m in=10 out=5 [a]
+        "#]],
     );
 }
 
@@ -175,14 +177,14 @@ fn some_calls_wait_while_a_request_is_here() {
         waiting
     "#]],
     );
-    check_last_word(
+    check_expired(
         [server(1), call(2).under(1), call(3).under(9)],
         expect![[r#"
-        #1 POST /chat 200
-          #2 m in=10 out=5 [a]
-        #3 - - -
-          #3 m in=10 out=5 [a]
-    "#]],
+            #1 POST /chat 200
+              #2 m in=10 out=5 [a]
+            #9 - - -
+              #3 m in=10 out=5 [a]
+        "#]],
     );
 }
 
@@ -199,45 +201,163 @@ fn a_call_with_one_twin_at_home_waits_for_nobody() {
 }
 
 #[test]
-fn a_ring_below_a_server_belongs_to_nobody_until_the_last_word() {
+fn a_ring_below_a_server_is_no_part_of_its_request() {
     let ring = [server(1), span(2).under(3), call(3).under(2)];
     check(
         ring.clone(),
         expect![[r#"
-        #1 POST /chat 200
-        waiting
-    "#]],
+            #1 POST /chat 200
+            #3 CLIENT - -
+              #3 m in=10 out=5 [a]
+        "#]],
     );
-    check_last_word(
+    check_expired(
         ring,
         expect![[r#"
-        #1 POST /chat 200
-        #3 - - -
-          #3 m in=10 out=5 [a]
-    "#]],
+            #1 POST /chat 200
+            #3 CLIENT - -
+              #3 m in=10 out=5 [a]
+        "#]],
     );
 }
 
 #[test]
 fn a_server_in_a_ring_is_a_request() {
-    check_last_word(
+    check_expired(
         [server(1).under(3), span(2).under(1), call(3).under(2)],
         expect![[r#"
-        #1 POST /chat 200
-        #3 - - -
+            #1 POST /chat 200
+            #2 INTERNAL - -
+              #3 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn a_span_that_is_its_own_parent_waits_for_nobody() {
+    check(
+        [server(1).under(1), call(2).under(1), call(3).under(3)],
+        expect![[r#"
+            #1 POST /chat 200
+              #2 m in=10 out=5 [a]
+            #3 CLIENT - -
+              #3 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+fn as_user(span: Sketch, user: &str) -> Sketch {
+    span.text(Field::User, user)
+}
+
+/// A worker's round: what is above names nobody.
+#[test]
+fn work_for_several_users_is_a_record_for_each() {
+    let round = span(1).text(Field::Name, "nightly digest").at(0, 900);
+    let ann = as_user(span(2), "ann").under(1).at(100, 300);
+    let bob = as_user(span(4), "bob").under(1).at(400, 800).failed();
+    check(
+        [round, ann, call(3).under(2).at(110, 290), bob, call(5).under(4).at(410, 500), call(6).under(4).at(510, 600)],
+        expect![[r#"
+            #1 INTERNAL nightly digest - user=ann
+              #3 m in=10 out=5 [a]
+            #4 INTERNAL nightly digest 500 user=bob error=500
+              #5 m in=10 out=5 [a]
+              #6 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn the_nearest_name_above_a_call_decides_and_the_root_keeps_what_is_its_own() {
+    let ann = as_user(server(1), "ann");
+    let bob = as_user(span(2), "bob").under(1).text(Field::Tenant, "acme").text(Field::Agent, "digest");
+    let again = as_user(span(4), "ann").under(2).at(120, 180);
+    check(
+        [ann, bob, call(3).under(2), again, call(5).under(4), call(6).under(1)],
+        expect![[r#"
+            #1 POST /chat 200 user=ann
+              #5 m in=10 out=5 [a]
+              #6 m in=10 out=5 [a]
+            #2 INTERNAL /chat - user=bob agent=digest tenant=acme
+              #3 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+/// Two spans name the same other user: that is one request of this user, under the first.
+#[test]
+fn another_user_named_twice_has_one_record() {
+    let first = as_user(span(2), "bob").under(1).at(300, 400);
+    let second = as_user(span(4), "bob").under(1).at(100, 200);
+    check(
+        [as_user(server(1), "ann"), first, call(3).under(2), second, call(5).under(4)],
+        expect![[r#"
+        #1 POST /chat 200 user=ann
+        #4 INTERNAL /chat - user=bob
           #3 m in=10 out=5 [a]
+          #5 m in=10 out=5 [a]
     "#]],
     );
 }
 
 #[test]
-fn a_span_that_is_its_own_parent_is_no_root() {
-    check(
-        [server(1).under(1), call(2).under(1), call(3).under(3)],
+fn users_below_a_parent_that_never_came_are_told_apart_too() {
+    let (ann, bob) = (as_user(span(2), "ann").under(9), as_user(span(4), "bob").under(9));
+    check_expired(
+        [ann, call(3).under(2), bob, call(5).under(4), call(6).under(8)],
         expect![[r#"
-        #1 POST /chat 200
-          #2 m in=10 out=5 [a]
-        waiting
+        #4 - - - user=bob
+          #5 m in=10 out=5 [a]
+        #8 - - -
+          #6 m in=10 out=5 [a]
+        #9 - - - user=ann
+          #3 m in=10 out=5 [a]
     "#]],
     );
+}
+
+/// Of the spans above a request's own span none is asked: they are another's.
+#[test]
+fn a_user_named_above_the_request_is_not_its_user() {
+    check(
+        [as_user(span(1), "proxy"), server(2).under(1), call(3).under(2)],
+        expect![[r#"
+        #2 POST /chat 200
+          #3 m in=10 out=5 [a]
+    "#]],
+    );
+}
+
+fn keys(spans: &[Sketch], stored: &[Key]) -> Vec<Key> {
+    let resolver = Resolver::new(&AssembleConfig::default());
+    let requests = resolver.resolve(trace_id(), &Trace::default().joined(delivery(spans)), true, stored).requests;
+    requests.iter().map(|request| request.record.key).collect()
+}
+
+#[test]
+fn a_call_that_is_earlier_and_comes_later_does_not_move_the_record_of_a_parent_that_never_came() {
+    let first = [call(3).under(9).at(300, 400)];
+    let stored = keys(&first, &[]);
+    let later = [first[0].clone(), call(2).under(9).at(100, 200)];
+    assert_eq!(keys(&later, &stored), stored);
+    assert_ne!(keys(&later, &[]), stored, "else this shows nothing");
+}
+
+#[test]
+fn a_span_that_names_another_user_earlier_does_not_move_that_users_record() {
+    let first = [as_user(server(1), "ann"), as_user(span(4), "bob").under(1).at(300, 400), call(5).under(4)];
+    let stored = keys(&first, &[]);
+    let earlier = [as_user(span(2), "bob").under(1).at(100, 200), call(3).under(2)];
+    let later: Vec<Sketch> = first.iter().chain(&earlier).cloned().collect();
+    assert_eq!(keys(&later, &stored), stored);
+    assert_ne!(keys(&later, &[]), stored, "else this shows nothing");
+}
+
+/// The tenant is no part of the key.
+#[test]
+fn a_tenant_that_is_told_late_moves_nothing() {
+    let first = [server(1), call(2).under(1)];
+    let later = [first[0].clone(), first[1].clone(), span(3).under(1).text(Field::Tenant, "acme")];
+    assert_eq!(keys(&later, &[]), keys(&first, &[]));
 }
