@@ -1,13 +1,13 @@
 //! Tacho, a tachograph for LLM bots. `ARCHITECTURE.md` shows the house; `main.rs` is the front door.
 
-pub mod api;
+mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod ingest;
-pub mod journal;
+mod journal;
 pub mod limit;
 pub mod metrics;
-pub mod notify;
+mod notify;
 pub mod persist;
-pub mod telemetry;
+mod telemetry;

@@ -19,7 +19,7 @@ impl Filter {
 }
 
 /// Once a process. A filter that cannot be read is an error of the configuration.
-pub fn start(config: &TelemetryConfig) -> Result<Filter, String> {
+pub(crate) fn start(config: &TelemetryConfig) -> Result<Filter, String> {
     let (filter, handle) = reload::Layer::new(read(config)?);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
@@ -35,7 +35,7 @@ fn read(config: &TelemetryConfig) -> Result<EnvFilter, String> {
 }
 
 /// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -23,13 +23,13 @@ use crate::persist::Store;
 use tacho_core::domain::time::Timestamp;
 
 /// A limit as bodies show it.
-pub fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '_ {
+pub(crate) fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '_ {
     refusal::shown(limit)
 }
 
 /// What the face shows.
 #[derive(Clone)]
-pub struct Handles {
+pub(crate) struct Handles {
     /// The whole registry, in OpenMetrics or in Prometheus' own format.
     pub metrics: Arc<dyn Fn(bool) -> String + Send + Sync>,
     /// There once the database could be opened.
@@ -47,7 +47,7 @@ const LARGEST_PAGE: u32 = 1_000;
 const LARGEST_BODY: usize = 64 * 1024;
 
 /// Serves until `stop` ends.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     handles: Handles,
     stop: impl Future<Output = ()> + Send + 'static,

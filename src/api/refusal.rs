@@ -28,7 +28,7 @@ pub(super) enum Form {
 impl Form {
     /// `Accept: application/json; profile=openai` or `application/vnd.openai+json` asks for OpenAI's, `application/problem+json` for
     /// the problem; else the operator has chosen.
-    pub fn wanted(headers: &HeaderMap, configured: RefusalForm) -> Self {
+    pub(super) fn wanted(headers: &HeaderMap, configured: RefusalForm) -> Self {
         let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         for accept in accept {
             let accept = accept.to_ascii_lowercase();
@@ -151,7 +151,7 @@ fn detail(refusal: &Refusal, limit: &LimitState) -> String {
 
 /// One limit, as bodies show it.
 #[derive(Serialize)]
-pub struct Shown<'a> {
+pub(super) struct Shown<'a> {
     name: &'a str,
     meter: &'static str,
     unit: &'static str,

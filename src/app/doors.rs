@@ -19,7 +19,7 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    pub async fn open(config: &Config) -> Result<Self, AppError> {
+    pub(super) async fn open(config: &Config) -> Result<Self, AppError> {
         let listen = &config.listen;
         Ok(Self {
             grpc: bind(&listen.otlp_grpc).await?,
@@ -29,7 +29,7 @@ impl Doors {
     }
 
     /// Writes where we listen to `listen.json`, for whoever asked for port 0.
-    pub fn tell(&self, data_dir: &Path) -> Result<(), AppError> {
+    pub(super) fn tell(&self, data_dir: &Path) -> Result<(), AppError> {
         let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
         let tell = || {
             let (grpc, otlp_http, http) = (address(&self.grpc)?, address(&self.otlp_http)?, address(&self.http)?);
@@ -44,7 +44,7 @@ impl Doors {
     }
 
     /// Serves until `closing`; then each door ends when what it has begun is answered.
-    pub fn serve(self, intake: Intake, handles: api::Handles, closing: &CancellationToken) -> TaskTracker {
+    pub(super) fn serve(self, intake: Intake, handles: api::Handles, closing: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
         let closed = || closing.clone().cancelled_owned();
         let (grpc, http) = (

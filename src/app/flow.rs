@@ -73,7 +73,7 @@ pub(super) async fn opened(store: &OnceLock<Store>) {
 
 impl Flow {
     /// Ends by itself only when `no_more` and everything is written, or by an error.
-    pub async fn run(self, config: &Config, book: Arc<Book>) -> Result<(), AppError> {
+    pub(super) async fn run(self, config: &Config, book: Arc<Book>) -> Result<(), AppError> {
         let Some((store, from)) = self.open(config).await? else { return Ok(()) };
         let follower = self.journal.follow(from)?;
         let progress = Arc::new(Progress::new(from));

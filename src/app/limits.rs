@@ -182,7 +182,7 @@ pub(super) async fn opened(limits: &Limits) {
 }
 
 /// Connects, then keeps the store told until `closing`; what is left is told at the end.
-pub async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store>>, closing: CancellationToken) {
+pub(super) async fn work(limits: Arc<Limits>, config: Config, store: Arc<OnceLock<Store>>, closing: CancellationToken) {
     let begin = async {
         // The store is not asked for while there is nothing to agree on; a reload may bring the first limit.
         limits.meters.store_up.set(1);

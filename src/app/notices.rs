@@ -26,12 +26,12 @@ pub(super) struct Notices {
 
 impl Notices {
     /// `None` where nobody is to be told.
-    pub fn new(config: &NotifyConfig) -> Option<Arc<Self>> {
+    pub(super) fn new(config: &NotifyConfig) -> Option<Arc<Self>> {
         let board = || Mutex::new(Board::new(config.resend, notify::MOST, now()));
         (!config.alertmanager.is_empty()).then(|| Arc::new(Self { board: board(), wake: Notify::new() }))
     }
 
-    pub fn saw(&self, sight: &Sight<'_>) {
+    pub(super) fn saw(&self, sight: &Sight<'_>) {
         let budget = Budget { limit: Arc::clone(sight.limit), subject: sight.subject.to_string().into() };
         let seen = self.board().saw(budget, || Arc::new(sight.asked.clone()), sight.refused, now());
         if seen == Seen::New {
@@ -41,7 +41,7 @@ impl Notices {
 
     /// The work of it, to be dropped when the house closes: what is told then ends by itself. All of it, and each Alertmanager's
     /// part, goes on for itself.
-    pub fn work(
+    pub(super) fn work(
         self: Arc<Self>,
         config: &NotifyConfig,
         limits: Arc<Limits>,
@@ -88,7 +88,7 @@ impl Notices {
 
     /// Asks the limits how everything stands that is to be looked at. What is to be said of it.
     async fn look(&self, limits: &Limits, all: bool) -> Vec<Alert> {
-        let looks = self.board().to_look_at(all).into_iter().map(|(budget, asked)| async move {
+        let looks = self.board().take_due(all).into_iter().map(|(budget, asked)| async move {
             let found = find(limits, &budget, &asked).await;
             (budget, found)
         });

@@ -12,7 +12,7 @@ impl Pause {
     const FIRST_MILLIS: u64 = 100;
     const LONGEST_MILLIS: u64 = 5_000;
 
-    pub async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         let whole = (Self::FIRST_MILLIS << self.0.min(10)).min(Self::LONGEST_MILLIS);
         self.0 += 1;
         let jitter = now().0 % (whole / 2);

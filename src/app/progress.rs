@@ -22,13 +22,13 @@ struct State {
 pub(super) struct Ticket(u64);
 
 impl Progress {
-    pub fn new(from: Lsn) -> Self {
+    pub(super) fn new(from: Lsn) -> Self {
         Self(Mutex::new(State { gathering: from, batches: BTreeMap::new(), last_batch: 0 }))
     }
 
     /// A batch whose oldest trace began in this frame leaves the gatherer. To be called before `gathering` is told that its
     /// traces are gone.
-    pub fn batch(&self, first: Lsn) -> Ticket {
+    pub(super) fn batch(&self, first: Lsn) -> Ticket {
         let mut state = self.state();
         state.last_batch += 1;
         let number = state.last_batch;
@@ -37,20 +37,20 @@ impl Progress {
     }
 
     /// The first frame that the gatherer needs.
-    pub fn gathering(&self, needed: Lsn) {
+    pub(super) fn gathering(&self, needed: Lsn) {
         self.state().gathering = needed;
     }
 
     /// The first frame that is needed by anything but this batch.
-    pub fn needed_without(&self, batch: &Ticket) -> Lsn {
+    pub(super) fn needed_without(&self, batch: &Ticket) -> Lsn {
         self.state().needed(Some(batch.0))
     }
 
-    pub fn needed(&self) -> Lsn {
+    pub(super) fn needed(&self) -> Lsn {
         self.state().needed(None)
     }
 
-    pub fn written(&self, batch: Ticket) {
+    pub(super) fn written(&self, batch: Ticket) {
         self.state().batches.remove(&batch.0);
     }
 

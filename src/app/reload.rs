@@ -15,14 +15,14 @@ use tacho_core::price::PriceBook;
 pub type Reload = Result<Config, String>;
 
 /// The price book in use.
-pub struct Book(RwLock<Arc<PriceBook>>);
+pub(super) struct Book(RwLock<Arc<PriceBook>>);
 
 impl Book {
-    pub fn new(book: PriceBook) -> Self {
+    pub(super) fn new(book: PriceBook) -> Self {
         Self(RwLock::new(Arc::new(book)))
     }
 
-    pub fn now(&self) -> Arc<PriceBook> {
+    pub(super) fn now(&self) -> Arc<PriceBook> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -40,7 +40,7 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    pub async fn follow(self, mut reloads: mpsc::Receiver<Reload>) {
+    pub(super) async fn follow(self, mut reloads: mpsc::Receiver<Reload>) {
         while let Some(reload) = reloads.recv().await {
             let done = reload.and_then(|config| self.apply(&config));
             self.metrics.reloaded.set(i64::from(done.is_ok()));

@@ -36,20 +36,20 @@ struct Lesson {
 }
 
 impl<'c> Settling<'c> {
-    pub fn of(limits: &Limits, rules: &[Arc<Rule>], prepared: &Prepared<'c>) -> Self {
+    pub(super) fn of(limits: &Limits, rules: &[Arc<Rule>], prepared: &Prepared<'c>) -> Self {
         let ledger = Ledgers { rules, prepared, standings: prepared.standings() };
         let changed = prepared.changes().iter().flat_map(|change| changed(change));
         Self(changed.map(|(before, after)| ledger.settled(limits, before, after)).collect())
     }
 
     /// What changes in the counters of quotas, each once and by key.
-    pub fn counters(&self) -> Vec<Counter> {
+    pub(super) fn counters(&self) -> Vec<Counter> {
         let gone = self.0.iter().flat_map(|settled| &settled.before);
         counters(gone, self.0.iter().flat_map(|settled| &settled.after))
     }
 
     /// To be called when all is committed, with what the counters say now.
-    pub fn tell(&self, limits: &Limits, counted: &[Counted]) {
+    pub(super) fn tell(&self, limits: &Limits, counted: &[Counted]) {
         let charges = self.0.iter().flat_map(|settled| {
             settled.before.iter().chain(&settled.after).map(|charge| (charge.key, (charge, settled.request)))
         });

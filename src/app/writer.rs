@@ -43,7 +43,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes until the channel closes. What still waits for its request then waits in the database, for whoever comes next.
-    pub async fn run(self, batches: mpsc::Receiver<Batch>) -> Result<(), AppError> {
+    pub(super) async fn run(self, batches: mpsc::Receiver<Batch>) -> Result<(), AppError> {
         let (writer, batches) = (Arc::new(self), Arc::new(Mutex::new(batches)));
         let mut hands = JoinSet::new();
         for _ in 0..writer.store.writers() {

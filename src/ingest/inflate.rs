@@ -26,7 +26,7 @@ pub(super) enum InflateError {
 
 impl Encoding {
     /// `None` for an encoding we do not read, lists of several among them.
-    pub fn parse(header: &str) -> Option<Self> {
+    pub(super) fn parse(header: &str) -> Option<Self> {
         match header.trim().to_ascii_lowercase().as_str() {
             "" | "identity" | "none" => Some(Self::Identity),
             "gzip" | "x-gzip" => Some(Self::Gzip),
@@ -36,7 +36,7 @@ impl Encoding {
         }
     }
 
-    pub fn inflate(self, body: Bytes, limit: usize) -> Result<Bytes, InflateError> {
+    pub(super) fn inflate(self, body: Bytes, limit: usize) -> Result<Bytes, InflateError> {
         match self {
             Self::Identity if body.len() > limit => Err(InflateError::TooLarge { limit }),
             Self::Identity => Ok(body),

@@ -20,7 +20,7 @@ pub(super) struct Metered {
 }
 
 impl Metered {
-    pub fn new(body: Body, memory: Arc<Semaphore>) -> Self {
+    pub(super) fn new(body: Body, memory: Arc<Semaphore>) -> Self {
         Self { body, memory, bytes: 0, held: None }
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Makes the folder if it is not there.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         if let Some(parent) = path.parent() {
             File::open(if parent == Path::new("") { Path::new(".") } else { parent })?.sync_all()?;

@@ -49,7 +49,7 @@ pub(super) struct Log<D> {
 
 impl<D: Disk> Log<D> {
     /// Cuts off a torn tail and makes what stays durable.
-    pub fn open(mut disk: D, bounds: Bounds) -> Result<Self, JournalError> {
+    pub(super) fn open(mut disk: D, bounds: Bounds) -> Result<Self, JournalError> {
         let mut segments = VecDeque::new();
         for first in firsts(&disk)? {
             segments.push_back(Segment { first, bytes: disk.length(&name(first))? });
@@ -69,36 +69,36 @@ impl<D: Disk> Log<D> {
     }
 
     /// The number of the next frame.
-    pub fn next(&self) -> Lsn {
+    pub(super) fn next(&self) -> Lsn {
         self.next
     }
 
     /// The first frame that is still there.
-    pub fn first(&self) -> Lsn {
+    pub(super) fn first(&self) -> Lsn {
         self.segments.front().map_or(self.next, |segment| segment.first)
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
     /// With so many bytes there is no room for another segment.
-    pub fn full(&self) -> u64 {
+    pub(super) fn full(&self) -> u64 {
         self.bounds.journal.saturating_sub(self.bounds.segment)
     }
 
-    pub fn poisoned(&self) -> bool {
+    pub(super) fn poisoned(&self) -> bool {
         self.poisoned
     }
 
     /// Whether a payload of so many bytes more would fit, with `pending` bytes already promised room.
-    pub fn fits(&self, pending: u64, payload: usize) -> bool {
+    pub(super) fn fits(&self, pending: u64, payload: usize) -> bool {
         let frame = (frame::FRAME_HEADER + payload) as u64;
         self.bytes() + pending + frame + SEGMENT_HEADER as u64 <= self.bounds.journal
     }
 
     /// Appends all or none. When it returns the last frame's number, all are durable.
-    pub fn append<'p>(&mut self, payloads: impl Iterator<Item = (u8, &'p [u8])>) -> Result<Lsn, NotAppended> {
+    pub(super) fn append<'p>(&mut self, payloads: impl Iterator<Item = (u8, &'p [u8])>) -> Result<Lsn, NotAppended> {
         if self.poisoned {
             return Err(NotAppended::Broken);
         }
@@ -166,7 +166,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Removes the segments of which no frame from `needed` on is one. Where that fails they stay until the next time.
-    pub fn trim(&mut self, needed: Lsn) -> io::Result<()> {
+    pub(super) fn trim(&mut self, needed: Lsn) -> io::Result<()> {
         let mut removed = false;
         while let [Some(oldest), Some(after)] = [self.segments.front(), self.segments.get(1)]
             && after.first <= needed

@@ -22,7 +22,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use tacho_core::domain::lsn::Lsn;
-pub use writer::{Follower, Journal};
+pub(crate) use writer::{Follower, Journal};
 
 /// The section `[journal]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,7 +46,7 @@ fn large_enough<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, 
 
 /// What the journal counts, as the registry made it.
 #[derive(Clone)]
-pub struct JournalMeters {
+pub(crate) struct JournalMeters {
     pub bytes: IntGauge,
     pub max_bytes: IntGauge,
     pub fsync: Histogram,
@@ -57,7 +57,7 @@ pub struct JournalMeters {
 
 /// A frame that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub lsn: Lsn,
     pub kind: u8,
     pub payload: Vec<u8>,
@@ -65,7 +65,7 @@ pub struct Entry {
 
 /// Bytes that were durable once and are damaged now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quarantined {
+pub(crate) struct Quarantined {
     /// In the folder `quarantine`.
     pub file: String,
     pub bytes: usize,
@@ -77,7 +77,7 @@ pub struct Quarantined {
 
 /// Why bytes were not appended. Nothing of them stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAppended {
+pub(crate) enum NotAppended {
     #[error("journal is full")]
     Full,
     /// A sync or a write failed: only a restart can tell what the disk holds.
@@ -106,7 +106,7 @@ const PARTS: u64 = 32;
 const LONGEST_SEGMENT: u64 = 32 << 20;
 
 /// Opens the journal in this folder, mends what a crash left, and starts its thread.
-pub fn open(folder: &Path, config: &JournalConfig, meters: JournalMeters) -> Result<Journal, JournalError> {
+pub(crate) fn open(folder: &Path, config: &JournalConfig, meters: JournalMeters) -> Result<Journal, JournalError> {
     let journal = config.max_size.as_u64();
     let bounds = log::Bounds { journal, segment: (journal / PARTS).min(LONGEST_SEGMENT) };
     let disk = disk::Folder::open(folder)?;

@@ -37,12 +37,12 @@ pub(super) enum Step {
 
 impl<D: Disk> Reader<D> {
     /// Reads from this frame on, or from the first one that is there behind it.
-    pub fn new(disk: D, from: Lsn) -> Self {
+    pub(super) fn new(disk: D, from: Lsn) -> Self {
         Self { disk, next: from, segment: None, place: 0, buffer: Vec::new(), used: 0, sure: from.before() }
     }
 
     /// The next frame, not beyond `durable`.
-    pub fn step(&mut self, durable: Lsn) -> Result<Step, JournalError> {
+    pub(super) fn step(&mut self, durable: Lsn) -> Result<Step, JournalError> {
         loop {
             if self.next > durable {
                 return Ok(Step::End);

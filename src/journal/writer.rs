@@ -45,7 +45,7 @@ struct Shared {
 
 /// The way to the journal. The thread ends when the last of these is gone.
 #[derive(Clone)]
-pub struct Journal {
+pub(crate) struct Journal {
     orders: mpsc::Sender<Order>,
     durable: watch::Receiver<Lsn>,
     shared: Arc<Shared>,
@@ -67,29 +67,29 @@ impl Journal {
     }
 
     /// Its name among the journals of all instances.
-    pub fn id(&self) -> &Arc<str> {
+    pub(crate) fn id(&self) -> &Arc<str> {
         &self.place.id
     }
 
     /// Ends when the payload is durable. A caller that goes away before may find it appended all the same.
-    pub async fn append(&self, kind: u8, payload: Vec<u8>) -> Result<Lsn, NotAppended> {
+    pub(crate) async fn append(&self, kind: u8, payload: Vec<u8>) -> Result<Lsn, NotAppended> {
         let (answer, appended) = oneshot::channel();
         self.orders.send(Order::Append(Append { kind, payload, answer })).await.map_err(|_| NotAppended::Broken)?;
         appended.await.map_err(|_| NotAppended::Broken)?
     }
 
     /// Whether a payload would be taken now, as far as can be told without its length: there is room for a segment.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.shared.bytes.load(Ordering::Relaxed) < self.shared.full
     }
 
     /// Whether it takes nothing more until a restart.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Relaxed)
     }
 
     /// Reads how old the oldest frame is that is still needed.
-    pub fn age(&self) -> impl Fn() -> Duration + use<> {
+    pub(crate) fn age(&self) -> impl Fn() -> Duration + use<> {
         let shared = Arc::clone(&self.shared);
         move || {
             let oldest = shared.oldest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,20 +98,20 @@ impl Journal {
     }
 
     /// Says that frames before this one are needed no longer. That must be durable elsewhere.
-    pub fn trim(&self, needed: Lsn) {
+    pub(crate) fn trim(&self, needed: Lsn) {
         // When the queue is full the next call says it again.
         drop(self.orders.try_send(Order::Trim(needed)));
     }
 
     /// Reads what is durable, from this frame on. To be used in a thread that may wait.
-    pub fn follow(&self, from: Lsn) -> Result<Follower, JournalError> {
+    pub(crate) fn follow(&self, from: Lsn) -> Result<Follower, JournalError> {
         let reader = Reader::new(Folder::open(&self.place.folder)?, from);
         Ok(Follower { reader, durable: self.durable.clone(), meters: self.meters.clone() })
     }
 }
 
 /// Frames in their order, as they become durable.
-pub struct Follower {
+pub(crate) struct Follower {
     reader: Reader<Folder>,
     durable: watch::Receiver<Lsn>,
     meters: JournalMeters,
@@ -119,7 +119,7 @@ pub struct Follower {
 
 impl Follower {
     /// The next frame, or `None` when all durable ones are read.
-    pub fn read(&mut self) -> Result<Option<Entry>, JournalError> {
+    pub(crate) fn read(&mut self) -> Result<Option<Entry>, JournalError> {
         let durable = *self.durable.borrow_and_update();
         loop {
             match self.reader.step(durable)? {
@@ -142,7 +142,7 @@ impl Follower {
     }
 
     /// Waits until more is durable; `false` when nothing more will be.
-    pub async fn more(&mut self) -> bool {
+    pub(crate) async fn more(&mut self) -> bool {
         self.durable.changed().await.is_ok()
     }
 }

@@ -110,7 +110,7 @@ const BILLION: i128 = 1_000_000_000;
 
 impl Decimal {
     /// Up to nine decimals; `_` may part the digits.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.replace('_', "");
         let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -123,7 +123,7 @@ impl Decimal {
     }
 
     /// As an amount of this meter; `None` if it has no such fraction or is too great.
-    pub fn amount(self, meter: Meter) -> Option<Amount> {
+    pub(super) fn amount(self, meter: Meter) -> Option<Amount> {
         let units = match meter {
             Meter::Cost => self.0,
             _ if self.0 % BILLION == 0 => self.0 / BILLION,
@@ -133,7 +133,7 @@ impl Decimal {
     }
 
     /// In thousandths, if it is a share between 0 and 1.
-    pub fn per_mille(self) -> Option<u16> {
+    pub(super) fn per_mille(self) -> Option<u16> {
         let share = self.0 * 1_000;
         if share % BILLION == 0 && share <= 1_000 * BILLION { u16::try_from(share / BILLION).ok() } else { None }
     }

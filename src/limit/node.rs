@@ -306,7 +306,7 @@ impl State {
     }
 
     /// The rule as it is now: a reload may have changed amounts.
-    pub fn follow(&mut self, rule: &Arc<Rule>, tier: Tier, now: u64) {
+    pub(super) fn follow(&mut self, rule: &Arc<Rule>, tier: Tier, now: u64) {
         if Arc::ptr_eq(&self.rule, rule) && self.tier == tier {
             return;
         }
@@ -318,21 +318,21 @@ impl State {
         (self.rule, self.tier) = (Arc::clone(rule), tier);
     }
 
-    pub fn talk(&self) -> &Talk {
+    pub(super) fn talk(&self) -> &Talk {
         match &self.count {
             Count::Rate(cell) => &cell.talk,
             Count::Quota { cell, .. } => &cell.talk,
         }
     }
 
-    pub fn talk_mut(&mut self) -> &mut Talk {
+    pub(super) fn talk_mut(&mut self) -> &mut Talk {
         match &mut self.count {
             Count::Rate(cell) => &mut cell.talk,
             Count::Quota { cell, .. } => &mut cell.talk,
         }
     }
 
-    pub fn look(&self, amount: i64, slack: i64, now: u64) -> Look {
+    pub(super) fn look(&self, amount: i64, slack: i64, now: u64) -> Look {
         match (self.kind(), &self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => cell.look(rate, amount, self.rule.mode, slack, now),
             (Kind::Quota(quota), Count::Quota { cell, ends }) => {
@@ -343,7 +343,7 @@ impl State {
     }
 
     /// Gives back what was taken in advance, if anything was.
-    pub fn empty_purse(&mut self, now: u64) -> bool {
+    pub(super) fn empty_purse(&mut self, now: u64) -> bool {
         match &mut self.count {
             Count::Rate(cell) if cell.has_purse() => {
                 cell.empty_purse(now);
@@ -354,7 +354,7 @@ impl State {
     }
 
     /// Takes without the store what the rule's own policy allows.
-    pub fn take_alone(&mut self, amount: i64, nodes: u32, now: u64) -> Look {
+    pub(super) fn take_alone(&mut self, amount: i64, nodes: u32, now: u64) -> Look {
         let State { rule, tier, count, .. } = self;
         let look = match (rule.on_store_error, rule.tier(*tier), count) {
             (OnStoreError::Closed, ..) => Look::Over(None),
@@ -374,7 +374,7 @@ impl State {
     }
 
     /// Charges a rate or holds of a quota, whether it fits or not.
-    pub fn take(&mut self, amount: i64, now: u64) {
+    pub(super) fn take(&mut self, amount: i64, now: u64) {
         match (self.rule.tier(self.tier), &mut self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => cell.take(rate.nanos_for(amount), now),
             (_, Count::Quota { cell, .. }) => cell.hold(amount),
@@ -383,7 +383,7 @@ impl State {
     }
 
     /// Takes back what `take` has taken at the same moment.
-    pub fn undo(&mut self, amount: i64, now: u64) {
+    pub(super) fn undo(&mut self, amount: i64, now: u64) {
         match (self.rule.tier(self.tier), &mut self.count) {
             (Kind::Rate(rate), Count::Rate(cell)) => cell.charge(-rate.nanos_for(amount), now),
             (_, Count::Quota { cell, .. }) => cell.hold(-amount),
@@ -392,7 +392,7 @@ impl State {
     }
 
     /// An ask for `amount` more, or only for news, with what those want who wait for the answer.
-    pub fn wish(&mut self, key: Key, amount: Option<i64>, nodes: u32, until: u64, now: u64) -> Ask {
+    pub(super) fn wish(&mut self, key: Key, amount: Option<i64>, nodes: u32, until: u64, now: u64) -> Ask {
         let State { rule, tier, count, .. } = self;
         match (rule.tier(*tier), count) {
             (Kind::Rate(rate), Count::Rate(cell)) => {
@@ -425,7 +425,7 @@ impl State {
         }
     }
 
-    pub fn learn(&mut self, ask: &Ask, told: &Told, now: u64) -> bool {
+    pub(super) fn learn(&mut self, ask: &Ask, told: &Told, now: u64) -> bool {
         match &mut self.count {
             Count::Rate(cell) => cell.learn(ask, told, now),
             Count::Quota { cell, .. } => cell.learn(ask, told, now),

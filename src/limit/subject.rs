@@ -28,7 +28,7 @@ pub struct Since {
 pub(super) struct Subjects(SmallVec<[(SmallVec<[Dimension; 5]>, SubjectId); 4]>);
 
 impl Subjects {
-    pub fn id(&mut self, per: &[Dimension], traits: &Traits<'_>) -> SubjectId {
+    pub(super) fn id(&mut self, per: &[Dimension], traits: &Traits<'_>) -> SubjectId {
         if let Some((_, id)) = self.0.iter().find(|(known, _)| known.as_slice() == per) {
             return *id;
         }

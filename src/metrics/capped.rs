@@ -62,7 +62,7 @@ pub(super) fn push_value(key: &mut String, value: &str) {
 }
 
 impl<M> Capped<M> {
-    pub fn new(family: &'static Family, series: Box<Series<M>>, dropped: Option<IntCounter>) -> Self {
+    pub(super) fn new(family: &'static Family, series: Box<Series<M>>, dropped: Option<IntCounter>) -> Self {
         let mut order: Vec<usize> = (0..family.labels.len()).collect();
         order.sort_by_key(|place| family.labels[*place].name);
         let sets = Sets { known: FxHashMap::default(), named: 0, key: String::new() };
@@ -124,12 +124,12 @@ impl<M> Set<M> {
 }
 
 impl Capped<IntCounter> {
-    pub fn add(&self, values: &[&str], by: u64) {
+    pub(super) fn add(&self, values: &[&str], by: u64) {
         self.with(values, |set| set.metric.inc_by(by));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an example, not a count")]
-    pub fn add_from(&self, values: &[&str], by: u64, trace: TraceId) {
+    pub(super) fn add_from(&self, values: &[&str], by: u64, trace: TraceId) {
         self.with(values, |set| {
             set.metric.inc_by(by);
             if by > 0 {
@@ -141,7 +141,7 @@ impl Capped<IntCounter> {
 
 impl Capped<Counter> {
     /// Nothing below zero: a counter never falls.
-    pub fn add_from(&self, values: &[&str], by: f64, trace: TraceId) {
+    pub(super) fn add_from(&self, values: &[&str], by: f64, trace: TraceId) {
         self.with(values, |set| {
             set.metric.inc_by(by.max(0.0));
             if by > 0.0 {
@@ -152,7 +152,7 @@ impl Capped<Counter> {
 }
 
 impl Capped<Histogram> {
-    pub fn observe(&self, values: &[&str], seconds: f64, trace: TraceId) {
+    pub(super) fn observe(&self, values: &[&str], seconds: f64, trace: TraceId) {
         let Kind::Histogram(bounds) = self.family.kind else { return };
         self.with(values, |set| {
             set.metric.observe(seconds);
@@ -162,7 +162,7 @@ impl Capped<Histogram> {
 }
 
 impl Capped<Gauge> {
-    pub fn set(&self, values: &[&str], value: f64) {
+    pub(super) fn set(&self, values: &[&str], value: f64) {
         self.with(values, |set| set.metric.set(value));
     }
 }

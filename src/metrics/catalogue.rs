@@ -3,7 +3,7 @@
 
 /// One family of metrics.
 #[derive(Debug)]
-pub struct Family {
+pub(super) struct Family {
     pub name: &'static str,
     pub kind: Kind,
     pub help: &'static str,
@@ -13,7 +13,7 @@ pub struct Family {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub(super) enum Kind {
     Counter,
     Gauge,
     /// A gauge with a label that Prometheus keeps for summaries.
@@ -24,13 +24,13 @@ pub enum Kind {
 
 /// A label and what its values can be.
 #[derive(Clone, Copy, Debug)]
-pub struct Label {
+pub(super) struct Label {
     pub name: &'static str,
     pub values: Values,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Values {
+pub(super) enum Values {
     /// What others choose: names that are folded into `__other__` past the family's bound.
     Names,
     /// These, and no others.
@@ -68,17 +68,17 @@ impl Family {
         self
     }
 
-    pub fn label_names(&self) -> Vec<&'static str> {
+    pub(super) fn label_names(&self) -> Vec<&'static str> {
         self.labels.iter().map(|label| label.name).collect()
     }
 
     /// Whether names that others choose are among its labels.
-    pub fn is_capped(&self) -> bool {
+    pub(super) fn is_capped(&self) -> bool {
         self.most > 0
     }
 
     /// Label sets with a name that was folded: one for each combination of what is closed.
-    pub fn folded_sets(&self) -> usize {
+    pub(super) fn folded_sets(&self) -> usize {
         let closed = self.labels.iter().map(|label| match label.values {
             Values::Closed(values) => values.len(),
             _ => 1,
@@ -87,7 +87,7 @@ impl Family {
     }
 
     /// Series at most; of limits, for each limit.
-    pub fn bound(&self) -> usize {
+    pub(super) fn bound(&self) -> usize {
         let sets = if self.is_capped() { self.most + self.folded_sets() } else { self.folded_sets() };
         let series = match self.kind {
             // The bounds, `+Inf`, sum and count.
@@ -98,12 +98,12 @@ impl Family {
     }
 
     /// Its number of series goes with the number of limits.
-    pub fn is_by_limit(&self) -> bool {
+    pub(super) fn is_by_limit(&self) -> bool {
         self.labels.iter().any(|label| matches!(label.values, Values::Limits))
     }
 
     /// Its number of series also goes with the number of thresholds.
-    pub fn is_by_threshold(&self) -> bool {
+    pub(super) fn is_by_threshold(&self) -> bool {
         self.labels.iter().any(|label| matches!(label.values, Values::Thresholds))
     }
 }
@@ -144,7 +144,7 @@ const COUNTER: Label = closed("counter", &["free_requests", "requests", "tokens"
 const SINK: Label = closed("sink", &["elasticsearch", "cloudwatch"]);
 
 /// HTTP methods and span kinds. OpenTelemetry's word for the rest is `_OTHER`.
-pub const METHODS: [&str; 16] = [
+pub(super) const METHODS: [&str; 16] = [
     "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE", "INTERNAL", "CLIENT", "PRODUCER",
     "CONSUMER", "SERVER", "none", "_OTHER",
 ];
@@ -159,162 +159,164 @@ const FSYNC: &[f64] = &[0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.
 /// Seconds: from a decision in memory to one that waited for the store in vain.
 const CHECK: &[f64] = &[0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
 
-pub const REQUESTS: Family =
+pub(super) const REQUESTS: Family =
     Family::counter("tacho_requests_total", "Bot requests recorded.", &[SERVICE, ENDPOINT, METHOD, STATUS]).most(5_000);
-pub const REQUEST_DURATION: Family =
+pub(super) const REQUEST_DURATION: Family =
     Family::histogram("tacho_request_duration_seconds", "Duration of bot requests.", &[SERVICE, ENDPOINT], DURATION)
         .most(500);
-pub const LLM_CALLS: Family =
+pub(super) const LLM_CALLS: Family =
     Family::counter("tacho_llm_calls_total", "Calls of models.", &[SERVICE, PROVIDER, MODEL, OPERATION, OUTCOME])
         .most(3_000);
-pub const LLM_CALL_DURATION: Family =
+pub(super) const LLM_CALL_DURATION: Family =
     Family::histogram("tacho_llm_call_duration_seconds", "Duration of calls.", &[PROVIDER, MODEL], DURATION).most(300);
-pub const TIME_TO_FIRST_TOKEN: Family = Family::histogram(
+pub(super) const TIME_TO_FIRST_TOKEN: Family = Family::histogram(
     "tacho_llm_time_to_first_token_seconds",
     "Time from the start of a streamed call to its first token.",
     &[PROVIDER, MODEL],
     FIRST_TOKEN,
 )
 .most(300);
-pub const TOKENS: Family =
+pub(super) const TOKENS: Family =
     Family::counter("tacho_tokens_total", "Tokens used.", &[SERVICE, PROVIDER, MODEL, DIRECTION]).most(2_000);
-pub const TOKEN_PARTS: Family = Family::counter(
+pub(super) const TOKEN_PARTS: Family = Family::counter(
     "tacho_token_parts_total",
     "Tokens contained in tacho_tokens_total: cached and cache_write in input, reasoning in output.",
     &[SERVICE, PROVIDER, MODEL, PART],
 )
 .most(3_000);
-pub const COST: Family =
+pub(super) const COST: Family =
     Family::counter("tacho_cost_usd_total", "Cost in US dollars.", &[SERVICE, PROVIDER, MODEL]).most(1_000);
-pub const UNKNOWN_USAGE: Family =
+pub(super) const UNKNOWN_USAGE: Family =
     Family::counter("tacho_unknown_usage_calls_total", "Calls whose usage is not known.", &[PROVIDER, MODEL, UNKNOWN])
         .most(900);
-pub const UNPRICED: Family =
+pub(super) const UNPRICED: Family =
     Family::counter("tacho_unpriced_calls_total", "Calls without a price.", &[PROVIDER, MODEL]).most(300);
-pub const LATE_CALLS: Family =
+pub(super) const LATE_CALLS: Family =
     Family::counter("tacho_late_calls_total", "Calls that amended a record already written.", &[]);
 
-pub const USER_REQUESTS: Family =
+pub(super) const USER_REQUESTS: Family =
     Family::counter("tacho_user_requests_total", "Bot requests of the users that cost most.", &[TENANT, USER])
         .most(MOST_USERS);
-pub const USER_TOKENS: Family =
+pub(super) const USER_TOKENS: Family =
     Family::counter("tacho_user_tokens_total", "Tokens of the users that cost most.", &[TENANT, USER, DIRECTION])
         .most(2 * MOST_USERS);
-pub const USER_COST: Family =
+pub(super) const USER_COST: Family =
     Family::counter("tacho_user_cost_usd_total", "Cost in US dollars of the users that cost most.", &[TENANT, USER])
         .most(MOST_USERS);
 /// Twice the greatest `metrics.per_user_top`.
-pub const MOST_USERS: usize = 2_000;
+pub(super) const MOST_USERS: usize = 2_000;
 
-pub const LIMIT_DECISIONS: Family =
+pub(super) const LIMIT_DECISIONS: Family =
     Family::counter("tacho_limit_decisions_total", "Decisions of limits.", &[LIMIT, DECISION, WHY]);
-pub const LIMIT_CHECK_DURATION: Family =
+pub(super) const LIMIT_CHECK_DURATION: Family =
     Family::histogram("tacho_limit_check_duration_seconds", "How long a check took.", &[], CHECK);
-pub const LIMIT_LIMIT: Family =
+pub(super) const LIMIT_LIMIT: Family =
     Family::gauge("tacho_limit_limit", "The configured amount, of money in US dollars.", &[LIMIT]);
-pub const LIMIT_USED_RATIO: Family = Family::new(
+pub(super) const LIMIT_USED_RATIO: Family = Family::new(
     Kind::Untyped,
     "tacho_limit_used_ratio",
     "Used and held share of a limit, of the subject that has used most.",
     &[LIMIT, MAX],
 );
-pub const LIMIT_SUBJECTS_OVER: Family =
+pub(super) const LIMIT_SUBJECTS_OVER: Family =
     Family::gauge("tacho_limit_subjects_over", "Subjects that have used this share of a limit.", &[LIMIT, THRESHOLD]);
-pub const LIMIT_OVERSHOOT_BOUND: Family = Family::gauge(
+pub(super) const LIMIT_OVERSHOOT_BOUND: Family = Family::gauge(
     "tacho_limit_overshoot_bound",
     "What all instances together may be over a limit, beside requests under way.",
     &[LIMIT],
 );
-pub const LIMIT_PERIOD: Family = Family::gauge(
+pub(super) const LIMIT_PERIOD: Family = Family::gauge(
     "tacho_limit_period_seconds",
     "Of a quota: length of the current period, of the subject that has used most.",
     &[LIMIT],
 );
-pub const LIMIT_RESET: Family = Family::gauge(
+pub(super) const LIMIT_RESET: Family = Family::gauge(
     "tacho_limit_reset_timestamp_seconds",
     "Of a quota: when that period ends, in seconds since 1970.",
     &[LIMIT],
 );
-pub const LIMIT_STORE_UP: Family = Family::gauge("tacho_limit_store_up", "1 while the store of limits answers.", &[]);
-pub const LIMIT_HOLDS_EXPIRED: Family =
+pub(super) const LIMIT_STORE_UP: Family =
+    Family::gauge("tacho_limit_store_up", "1 while the store of limits answers.", &[]);
+pub(super) const LIMIT_HOLDS_EXPIRED: Family =
     Family::counter("tacho_limit_holds_expired_total", "Holds whose request was never recorded.", &[]);
-pub const LIMIT_UNTOLD: Family = Family::counter(
+pub(super) const LIMIT_UNTOLD: Family = Family::counter(
     "tacho_limit_untold_total",
     "Settlements that the store of limits was not told of at once, as there were too many subjects.",
     &[],
 );
 
-pub const INGEST_SPANS: Family = Family::counter(
+pub(super) const INGEST_SPANS: Family = Family::counter(
     "tacho_ingest_spans_total",
     "Spans received.",
     &[PROTOCOL, closed("result", &["accepted", "rejected"])],
 );
-pub const INGEST_REFUSED: Family =
+pub(super) const INGEST_REFUSED: Family =
     Family::counter("tacho_ingest_bodies_refused_total", "Bodies refused whole.", &[PROTOCOL, REFUSED]);
-pub const INGEST_IGNORED: Family =
+pub(super) const INGEST_IGNORED: Family =
     Family::counter("tacho_ingest_ignored_bodies_total", "Bodies of other signals.", &[SIGNAL]);
-pub const INGEST_LAST_SPAN: Family = Family::gauge(
+pub(super) const INGEST_LAST_SPAN: Family = Family::gauge(
     "tacho_ingest_last_span_timestamp_seconds",
     "When the last span came, in seconds since 1970.",
     &[SERVICE],
 )
 .most(100);
-pub const JOURNAL_BYTES: Family = Family::gauge("tacho_journal_bytes", "Bytes of the journal on disk.", &[]);
-pub const JOURNAL_MAX_BYTES: Family =
+pub(super) const JOURNAL_BYTES: Family = Family::gauge("tacho_journal_bytes", "Bytes of the journal on disk.", &[]);
+pub(super) const JOURNAL_MAX_BYTES: Family =
     Family::gauge("tacho_journal_max_bytes", "Bytes at which the journal is full.", &[]);
-pub const JOURNAL_FSYNC: Family =
+pub(super) const JOURNAL_FSYNC: Family =
     Family::histogram("tacho_journal_fsync_seconds", "How long the journal waited for the disk.", &[], FSYNC);
-pub const JOURNAL_OLDEST: Family = Family::gauge(
+pub(super) const JOURNAL_OLDEST: Family = Family::gauge(
     "tacho_journal_oldest_seconds",
     "Age of the oldest part of the journal that is not in the database yet.",
     &[],
 );
-pub const JOURNAL_QUARANTINED: Family =
+pub(super) const JOURNAL_QUARANTINED: Family =
     Family::counter("tacho_journal_quarantined_total", "Damaged parts of the journal, set aside.", &[]);
-pub const ASSEMBLE_OPEN: Family = Family::gauge("tacho_assemble_open_traces", "Traces that are not quiet yet.", &[]);
-pub const PERSIST_RECORDS: Family = Family::counter(
+pub(super) const ASSEMBLE_OPEN: Family =
+    Family::gauge("tacho_assemble_open_traces", "Traces that are not quiet yet.", &[]);
+pub(super) const PERSIST_RECORDS: Family = Family::counter(
     "tacho_persist_records_total",
     "Records written.",
     &[closed("result", &["new", "amended", "dead_letter"])],
 );
-pub const PERSIST_UP: Family = Family::gauge("tacho_persist_up", "1 while the database takes writes.", &[]);
-pub const LEDGER_DRIFT: Family = Family::gauge(
+pub(super) const PERSIST_UP: Family = Family::gauge("tacho_persist_up", "1 while the database takes writes.", &[]);
+pub(super) const LEDGER_DRIFT: Family = Family::gauge(
     "tacho_ledger_drift",
     "How far the counters of the accounts are from the sum of their records.",
     &[COUNTER],
 );
-pub const EXPORT_DOCUMENTS: Family = Family::counter(
+pub(super) const EXPORT_DOCUMENTS: Family = Family::counter(
     "tacho_export_documents_total",
     "Documents sent to a sink.",
     &[SINK, closed("result", &["written", "failed", "dead_letter"])],
 );
-pub const EXPORT_LAG: Family =
+pub(super) const EXPORT_LAG: Family =
     Family::gauge("tacho_export_lag_seconds", "Age of the oldest record that a sink lacks.", &[SINK]);
-pub const NOTIFICATIONS: Family = Family::counter(
+pub(super) const NOTIFICATIONS: Family = Family::counter(
     "tacho_notifications_total",
     "Notices pushed to Alertmanagers, each to each.",
     &[closed("result", &["sent", "failed"])],
 );
-pub const LOSSES: Family = Family::counter(
+pub(super) const LOSSES: Family = Family::counter(
     "tacho_losses_total",
     "What could not be kept.",
     &[closed("stage", &["journal"]), closed("reason", &["damaged"])],
 );
-pub const SERIES_DROPPED: Family = Family::counter(
+pub(super) const SERIES_DROPPED: Family = Family::counter(
     "tacho_series_dropped_total",
     "Counts that went to a series named __other__, as a family had its most series or a name was none.",
     &[closed("metric", &WATCHED)],
 );
-pub const BUILD_INFO: Family = Family::gauge(
+pub(super) const BUILD_INFO: Family = Family::gauge(
     "tacho_build_info",
     "1, labelled with the version.",
     &[closed("version", &[env!("CARGO_PKG_VERSION")])],
 );
-pub const RELOADED: Family =
+pub(super) const RELOADED: Family =
     Family::gauge("tacho_config_last_reload_successful", "1 if the configuration in use is the one last read.", &[]);
 
 /// Families in which `__other__` is a name too many. Of users it is what was asked for.
-pub const WATCHED: [&str; 11] = [
+pub(super) const WATCHED: [&str; 11] = [
     REQUESTS.name,
     REQUEST_DURATION.name,
     LLM_CALLS.name,
@@ -329,7 +331,7 @@ pub const WATCHED: [&str; 11] = [
 ];
 
 /// All of them, by what they are about.
-pub const GROUPS: [(&str, &[&Family]); 4] = [
+pub(super) const GROUPS: [(&str, &[&Family]); 4] = [
     (
         "Requests and calls",
         &[

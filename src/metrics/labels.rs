@@ -21,7 +21,7 @@ impl Cap {
         Self { most, names: Mutex::default() }
     }
 
-    pub fn fold<'n>(&self, name: &'n str) -> &'n str {
+    pub(super) fn fold<'n>(&self, name: &'n str) -> &'n str {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.contains(name) {
             return name;

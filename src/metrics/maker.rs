@@ -22,7 +22,7 @@ pub(super) struct Maker<'r> {
 type Made<T> = Result<T, prometheus::Error>;
 
 impl<'r> Maker<'r> {
-    pub fn new(registry: &'r Registry) -> Made<Self> {
+    pub(super) fn new(registry: &'r Registry) -> Made<Self> {
         let dropped = IntCounterVec::new(opts(&catalogue::SERIES_DROPPED), &catalogue::SERIES_DROPPED.label_names())?;
         registry.register(Box::new(dropped.clone()))?;
         Ok(Self { registry, dropped })
@@ -33,11 +33,11 @@ impl<'r> Maker<'r> {
         Ok(collector)
     }
 
-    pub fn counter(&self, family: &Family) -> Made<IntCounter> {
+    pub(super) fn counter(&self, family: &Family) -> Made<IntCounter> {
         self.register(IntCounter::with_opts(opts(family))?)
     }
 
-    pub fn gauge(&self, family: &Family) -> Made<IntGauge> {
+    pub(super) fn gauge(&self, family: &Family) -> Made<IntGauge> {
         self.register(IntGauge::with_opts(opts(family))?)
     }
 
@@ -46,7 +46,7 @@ impl<'r> Maker<'r> {
     }
 
     /// Where all labels are closed every series is there from the start: what appears with its first count never rose.
-    pub fn counters(&self, family: &Family) -> Made<IntCounterVec> {
+    pub(super) fn counters(&self, family: &Family) -> Made<IntCounterVec> {
         let counters = self.register(IntCounterVec::new(opts(family), &family.label_names())?)?;
         for values in family.closed_sets() {
             counters.with_label_values(&values);
@@ -54,22 +54,22 @@ impl<'r> Maker<'r> {
         Ok(counters)
     }
 
-    pub fn capped_counters(&self, family: &'static Family) -> Made<Arc<Capped<IntCounter>>> {
+    pub(super) fn capped_counters(&self, family: &'static Family) -> Made<Arc<Capped<IntCounter>>> {
         let vec = self.register(IntCounterVec::new(opts(family), &family.label_names())?)?;
         Ok(self.capped(family, Box::new(move |values| vec.with_label_values(values))))
     }
 
-    pub fn capped_floats(&self, family: &'static Family) -> Made<Arc<Capped<Counter>>> {
+    pub(super) fn capped_floats(&self, family: &'static Family) -> Made<Arc<Capped<Counter>>> {
         let vec = self.register(CounterVec::new(opts(family), &family.label_names())?)?;
         Ok(self.capped(family, Box::new(move |values| vec.with_label_values(values))))
     }
 
-    pub fn capped_gauges(&self, family: &'static Family) -> Made<Arc<Capped<Gauge>>> {
+    pub(super) fn capped_gauges(&self, family: &'static Family) -> Made<Arc<Capped<Gauge>>> {
         let vec = self.register(GaugeVec::new(opts(family), &family.label_names())?)?;
         Ok(self.capped(family, Box::new(move |values| vec.with_label_values(values))))
     }
 
-    pub fn capped_histograms(&self, family: &'static Family) -> Made<Arc<Capped<Histogram>>> {
+    pub(super) fn capped_histograms(&self, family: &'static Family) -> Made<Arc<Capped<Histogram>>> {
         let vec = self.register(HistogramVec::new(buckets(family), &family.label_names())?)?;
         Ok(self.capped(family, Box::new(move |values| vec.with_label_values(values))))
     }
@@ -79,7 +79,7 @@ impl<'r> Maker<'r> {
         Arc::new(Capped::new(family, series, watched.then(|| self.dropped.with_label_values(&[family.name]))))
     }
 
-    pub fn ingest(&self) -> Made<IngestFamilies> {
+    pub(super) fn ingest(&self) -> Made<IngestFamilies> {
         Ok(IngestFamilies {
             spans: self.counters(&catalogue::INGEST_SPANS)?,
             bodies_refused: self.counters(&catalogue::INGEST_REFUSED)?,
@@ -87,7 +87,7 @@ impl<'r> Maker<'r> {
         })
     }
 
-    pub fn journal(&self) -> Made<JournalFamilies> {
+    pub(super) fn journal(&self) -> Made<JournalFamilies> {
         Ok(JournalFamilies {
             bytes: self.gauge(&catalogue::JOURNAL_BYTES)?,
             max_bytes: self.gauge(&catalogue::JOURNAL_MAX_BYTES)?,
@@ -97,7 +97,7 @@ impl<'r> Maker<'r> {
         })
     }
 
-    pub fn limits(&self) -> Made<LimitFamilies> {
+    pub(super) fn limits(&self) -> Made<LimitFamilies> {
         Ok(LimitFamilies {
             decisions: self.counters(&catalogue::LIMIT_DECISIONS)?,
             check_duration: self.histogram(&catalogue::LIMIT_CHECK_DURATION)?,
@@ -138,7 +138,7 @@ impl<'r> Maker<'r> {
         )?)
     }
 
-    pub fn drift(&self) -> Made<Snapshot<Option<Drift>>> {
+    pub(super) fn drift(&self) -> Made<Snapshot<Option<Drift>>> {
         #[expect(clippy::cast_precision_loss, reason = "all samples are floats")]
         let rows = |drift: &Option<Drift>| {
             let row = |drift: &Drift| {
@@ -153,7 +153,7 @@ impl<'r> Maker<'r> {
     }
 
     /// The families of sinks, which count when there are some.
-    pub fn exports(&self) -> Made<()> {
+    pub(super) fn exports(&self) -> Made<()> {
         self.register(IntCounterVec::new(
             opts(&catalogue::EXPORT_DOCUMENTS),
             &catalogue::EXPORT_DOCUMENTS.label_names(),
@@ -162,13 +162,13 @@ impl<'r> Maker<'r> {
         Ok(())
     }
 
-    pub fn reloaded(&self) -> Made<IntGauge> {
+    pub(super) fn reloaded(&self) -> Made<IntGauge> {
         let reloaded = self.gauge(&catalogue::RELOADED)?;
         reloaded.set(1);
         Ok(reloaded)
     }
 
-    pub fn build_info(&self) -> Made<()> {
+    pub(super) fn build_info(&self) -> Made<()> {
         let build =
             self.register(GaugeVec::new(opts(&catalogue::BUILD_INFO), &catalogue::BUILD_INFO.label_names())?)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);

@@ -26,7 +26,7 @@ impl<S> Clone for Snapshot<S> {
 }
 
 impl<S> Snapshot<S> {
-    pub fn new(
+    pub(super) fn new(
         value: S,
         families: impl IntoIterator<Item = (&'static Family, Box<Read<S>>)>,
     ) -> Result<Self, prometheus::Error> {
@@ -38,7 +38,7 @@ impl<S> Snapshot<S> {
         Ok(Self { value: Arc::new(Mutex::new(value)), families: families.into() })
     }
 
-    pub fn replace(&self, value: S) {
+    pub(super) fn replace(&self, value: S) {
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }

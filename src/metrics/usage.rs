@@ -35,7 +35,7 @@ pub(super) struct UsageFamilies {
 }
 
 impl UsageFamilies {
-    pub fn new(make: &Maker<'_>, per_user_top: usize) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(make: &Maker<'_>, per_user_top: usize) -> Result<Self, prometheus::Error> {
         let records = make.counters(&catalogue::PERSIST_RECORDS)?;
         Ok(Self {
             requests: make.capped_counters(&catalogue::REQUESTS)?,
@@ -60,7 +60,7 @@ impl UsageFamilies {
     }
 
     /// Those whose series remember a trace.
-    pub fn exemplified(&self) -> Vec<Arc<dyn Exemplified>> {
+    pub(super) fn exemplified(&self) -> Vec<Arc<dyn Exemplified>> {
         vec![
             Arc::clone(&self.request_duration) as _,
             Arc::clone(&self.llm_call_duration) as _,
@@ -72,12 +72,12 @@ impl UsageFamilies {
     }
 
     /// A trace that the database would not take is in the table of dead letters.
-    pub fn set_aside(&self) {
+    pub(super) fn set_aside(&self) {
         self.dead_letters.inc();
     }
 
     /// Counts what a committed write has changed: what is new is added, of what was there already only what it has more than before.
-    pub fn committed(&self, names: &Names, before: &[Request], after: &[Request]) {
+    pub(super) fn committed(&self, names: &Names, before: &[Request], after: &[Request]) {
         let known: FxHashMap<&Key, &Request> = before.iter().map(|known| (&known.record.key, known)).collect();
         let calls: FxHashMap<&Key, &Call> =
             before.iter().flat_map(|known| &known.calls).map(|call| (&call.key, call)).collect();

@@ -29,16 +29,16 @@ const REMEMBERED: usize = 20_000;
 const HYSTERESIS: (u64, u64) = (3, 2);
 
 impl TopUsers {
-    pub fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self { most, known: Mutex::default() }
     }
 
-    pub fn is_off(&self) -> bool {
+    pub(super) fn is_off(&self) -> bool {
         self.most == 0
     }
 
     /// Whether this user is shown by name, now that he has spent so much more.
-    pub fn spends(&self, tenant: &str, user: &str, nanousd: u64) -> bool {
+    pub(super) fn spends(&self, tenant: &str, user: &str, nanousd: u64) -> bool {
         if is_junk(tenant) || is_junk(user) {
             return false;
         }

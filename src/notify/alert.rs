@@ -11,7 +11,7 @@ const RUNBOOK: &str = "https://github.com/tacho/tacho/blob/main/docs/runbook.md#
 
 /// How a budget stands, in whole units or nano-dollars.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stand {
+pub(crate) struct Stand {
     pub limit: i64,
     /// By the records.
     pub used: i64,
@@ -26,7 +26,7 @@ pub struct Stand {
 
 /// What amounts are given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub(crate) enum Unit {
     Usd,
     Whole(&'static str),
 }
@@ -49,7 +49,7 @@ impl Unit {
 
 /// A notice as it is sent. Its labels say which it is, also to other instances: they make the same of the same budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
+pub(crate) struct Alert {
     pub budget: Budget,
     pub stand: Stand,
     pub starts: Timestamp,

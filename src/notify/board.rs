@@ -13,14 +13,14 @@ use tacho_core::domain::time::Timestamp;
 
 /// A limit and for whom it counts, as people read it: `user ann`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Budget {
+pub(crate) struct Budget {
     pub limit: Arc<str>,
     pub subject: Box<str>,
 }
 
 /// What became of a sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// To be looked at as soon as can be.
     New,
     Known,
@@ -30,7 +30,7 @@ pub enum Seen {
 
 /// What a look found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     Stands(Stand),
     /// So far as it is known while the store of limits is away: it may be more, but not less.
     AtLeast(Stand),
@@ -41,7 +41,7 @@ pub enum Found {
 }
 
 /// Notices at the most.
-pub const MOST: usize = 1_000;
+pub(crate) const MOST: usize = 1_000;
 /// An alert lasts so many rounds where nobody says it again.
 const LASTS: u32 = 3;
 /// How often it is said that a budget is there again: an Alertmanager may be away for a round.
@@ -50,7 +50,7 @@ const FAREWELLS: u8 = 3;
 const REFUSAL_LASTS: u32 = 10;
 
 /// All notices, with what `W` it takes to look at each.
-pub struct Board<W> {
+pub(crate) struct Board<W> {
     most: usize,
     resend: Duration,
     notices: BTreeMap<Budget, Notice<W>>,
@@ -97,12 +97,18 @@ enum Verdict {
 }
 
 impl<W: Clone> Board<W> {
-    pub fn new(resend: Duration, most: usize, now: Timestamp) -> Self {
+    pub(crate) fn new(resend: Duration, most: usize, now: Timestamp) -> Self {
         Self { most, resend, notices: BTreeMap::new(), round: now.plus(resend), turned_away: 0 }
     }
 
     /// A request was refused for `refused` of it, or, `None`, a record has used it up.
-    pub fn saw(&mut self, budget: Budget, who: impl FnOnce() -> W, refused: Option<i64>, now: Timestamp) -> Seen {
+    pub(crate) fn saw(
+        &mut self,
+        budget: Budget,
+        who: impl FnOnce() -> W,
+        refused: Option<i64>,
+        now: Timestamp,
+    ) -> Seen {
         let full = self.notices.len() >= self.most;
         match self.notices.get_mut(&budget) {
             Some(notice) => {
@@ -125,25 +131,27 @@ impl<W: Clone> Board<W> {
     }
 
     /// When everything is to be looked at next.
-    pub fn round(&self) -> Timestamp {
+    pub(crate) fn round(&self) -> Timestamp {
         self.round
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.notices.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.notices.is_empty()
     }
 
     /// Whether something is to be looked at before the round.
-    pub fn has_new(&self) -> bool {
+    pub(crate) fn has_new(&self) -> bool {
         self.notices.values().any(|notice| notice.phase == Phase::Seen)
     }
 
     /// Begins a round if it is time. Tells how many sights there was no room for in the one that ended.
-    pub fn begin_round(&mut self, now: Timestamp) -> Option<u64> {
+    pub(crate) fn begin_round(&mut self, now: Timestamp) -> Option<u64> {
         // Also where the clock was set back.
         let due = now >= self.round || now.plus(self.resend) < self.round;
         due.then(|| {
@@ -153,7 +161,7 @@ impl<W: Clone> Board<W> {
     }
 
     /// What is to be looked at now: in a round everything, else what is new.
-    pub fn to_look_at(&mut self, all: bool) -> Vec<(Budget, W)> {
+    pub(crate) fn take_due(&mut self, all: bool) -> Vec<(Budget, W)> {
         let wanted = self.notices.iter_mut().filter(|(_, notice)| all || notice.phase == Phase::Seen);
         let taken = |(budget, notice): (&Budget, &mut Notice<W>)| {
             notice.again = false;
@@ -163,7 +171,7 @@ impl<W: Clone> Board<W> {
     }
 
     /// Hears what a look found. What is to be said now.
-    pub fn found(&mut self, budget: &Budget, found: Found, now: Timestamp) -> Option<Alert> {
+    pub(crate) fn found(&mut self, budget: &Budget, found: Found, now: Timestamp) -> Option<Alert> {
         let notice = self.notices.get_mut(budget)?;
         let verdict = notice.judge(found, now, self.resend * REFUSAL_LASTS);
         let Some(phase) = notice.next(verdict, now, self.resend) else {

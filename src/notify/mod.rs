@@ -15,9 +15,9 @@ use reqwest::Url;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-pub use alert::{Alert, Stand, Unit};
-pub use board::{Board, Budget, Found, MOST, Seen};
-pub use push::{NotBuilt, Pushes, pushes};
+pub(crate) use alert::{Alert, Stand, Unit};
+pub(crate) use board::{Board, Budget, Found, MOST, Seen};
+pub(crate) use push::{NotBuilt, Pushes, pushes};
 
 /// The section `[notify]`.
 #[derive(Clone, Debug, Deserialize)]

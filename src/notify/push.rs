@@ -24,7 +24,7 @@ const WAITING: usize = 10;
 pub struct NotBuilt(#[from] reqwest::Error);
 
 /// The way to all Alertmanagers.
-pub struct Pushes {
+pub(crate) struct Pushes {
     queues: Vec<mpsc::Sender<Message>>,
     results: IntCounterVec,
 }
@@ -46,7 +46,7 @@ struct Pusher {
 }
 
 /// The way to all of them, and for each the work that must be done for anything to arrive. `results`: by result.
-pub fn pushes(
+pub(crate) fn pushes(
     config: &NotifyConfig,
     results: IntCounterVec,
 ) -> Result<(Pushes, Vec<impl Future<Output = ()> + use<>>), NotBuilt> {
@@ -70,7 +70,7 @@ pub fn pushes(
 
 impl Pushes {
     /// Hands the alerts to each Alertmanager's queue. Where one is full, they count as failed.
-    pub fn push(&self, alerts: &[Alert]) {
+    pub(crate) fn push(&self, alerts: &[Alert]) {
         for batch in alerts.chunks(BATCH) {
             let body = serde_json::to_vec(batch).expect("an alert is texts under names that are texts");
             let message = Message { body: body.into(), alerts: u64::try_from(batch.len()).unwrap_or(u64::MAX) };
@@ -83,7 +83,7 @@ impl Pushes {
     }
 
     /// So many notices could not be told.
-    pub fn failed(&self, notices: u64) {
+    pub(crate) fn failed(&self, notices: u64) {
         self.results.with_label_values(&["failed"]).inc_by(notices);
     }
 }

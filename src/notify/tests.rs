@@ -40,7 +40,7 @@ impl Course {
 
     fn said(&mut self, second: u64, found: Found) -> String {
         let all = self.0.begin_round(at(second)).is_some();
-        if self.0.to_look_at(all).is_empty() {
+        if self.0.take_due(all).is_empty() {
             return "nothing to look at".to_owned();
         }
         match self.0.found(&budget("ann"), found, at(second)) {
@@ -92,7 +92,7 @@ fn a_sight_that_is_not_true_says_nothing() {
 fn what_is_seen_while_it_is_looked_at_is_looked_at_again() {
     let mut course = Course::new();
     course.saw(0, None);
-    assert_eq!(course.0.to_look_at(false).len(), 1);
+    assert_eq!(course.0.take_due(false).len(), 1);
     course.saw(0, None);
     assert_eq!(course.0.found(&budget("ann"), room(), at(0)), None);
     course.check(&[(1, full(), "since 0 for 180s")]);
@@ -171,7 +171,7 @@ type Told = BTreeMap<Budget, Timestamp>;
 /// Hears all that is said in one pass, as an Alertmanager that is always there. At the end of a round: what was looked at.
 fn pass(board: &mut Board<()>, truth: &BTreeMap<Budget, Stand>, told: &mut Told, now: Timestamp) -> Vec<Budget> {
     let is_round = board.begin_round(now).is_some();
-    let looked_at: Vec<Budget> = board.to_look_at(is_round).into_iter().map(|(budget, ())| budget).collect();
+    let looked_at: Vec<Budget> = board.take_due(is_round).into_iter().map(|(budget, ())| budget).collect();
     for budget in &looked_at {
         let Some(alert) = board.found(budget, Found::Stands(truth[budget].clone()), now) else { continue };
         let was_on = told.get(budget).map(|ends| *ends > now);

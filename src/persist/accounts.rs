@@ -60,7 +60,7 @@ pub(super) struct Standings {
 }
 
 impl Standings {
-    pub fn read(&mut self, row: &Row) -> Result<Locked, sqlx::Error> {
+    pub(super) fn read(&mut self, row: &Row) -> Result<Locked, sqlx::Error> {
         let (cycle, origin, zone) = (row.text(9)?, row.text(10)?, row.text(11)?);
         let terms = Terms {
             cycle: Cycle::parse(&cycle).ok_or_else(|| unknown("period", &cycle))?,

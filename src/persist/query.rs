@@ -204,14 +204,14 @@ impl Conditions {
         self.add(&format!("{start} <"), filter.until.map(Value::time));
     }
 
-    pub fn add(&mut self, condition: &str, value: Option<Value>) {
+    pub(super) fn add(&mut self, condition: &str, value: Option<Value>) {
         if let Some(value) = value {
             self.values.push(value);
             self.parts.push(format!("{condition} ${}", self.values.len()));
         }
     }
 
-    pub fn finish(self) -> (String, Vec<Value>) {
+    pub(super) fn finish(self) -> (String, Vec<Value>) {
         let clause = if self.parts.is_empty() { String::new() } else { format!(" WHERE {}", self.parts.join(" AND ")) };
         (clause, self.values)
     }

@@ -54,7 +54,7 @@ pub(super) fn supposed(record: &Record, known: &KnownMarks, plans: &Plans) -> Ma
 
 impl<'r> Settlement<'r> {
     /// Opens and locks the accounts and decides which records are free. From here on, others wait for these accounts.
-    pub async fn open(
+    pub(super) async fn open(
         tx: &mut Tx,
         rewrites: impl Iterator<Item = Rewrite<'r>>,
         known: &KnownMarks,
@@ -93,16 +93,16 @@ impl<'r> Settlement<'r> {
         }
     }
 
-    pub fn mark(&self, key: &Key) -> Option<&Mark> {
+    pub(super) fn mark(&self, key: &Key) -> Option<&Mark> {
         self.decided.get(key)
     }
 
-    pub fn standings(&self) -> impl Iterator<Item = (&AccountId, &Standing)> {
+    pub(super) fn standings(&self) -> impl Iterator<Item = (&AccountId, &Standing)> {
         self.accounts.iter().map(|(locked, _)| (&locked.id, &locked.standing))
     }
 
     /// Sets right the rows that were written before this was decided.
-    pub async fn remark(&self, tx: &mut Tx, known: &KnownMarks, plans: &Plans) -> Result<(), PersistError> {
+    pub(super) async fn remark(&self, tx: &mut Tx, known: &KnownMarks, plans: &Plans) -> Result<(), PersistError> {
         let coming = self.accounts.iter().flat_map(|(_, touched)| &touched.coming);
         let differing = coming.filter_map(|record| {
             let mark = self.mark(&record.key)?;
@@ -120,7 +120,7 @@ impl<'r> Settlement<'r> {
     }
 
     /// To be called when the records are written: an account that enters a new period counts them.
-    pub async fn close(self, tx: &mut Tx, known: &KnownMarks, now: Timestamp) -> Result<(), PersistError> {
+    pub(super) async fn close(self, tx: &mut Tx, known: &KnownMarks, now: Timestamp) -> Result<(), PersistError> {
         let (mut staying, mut turning) = (Vec::new(), Vec::new());
         for (mut locked, touched) in self.accounts {
             let standing = &mut locked.standing;

@@ -31,7 +31,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub async fn open(url: &str) -> Result<Self, PersistError> {
+    pub(super) async fn open(url: &str) -> Result<Self, PersistError> {
         let options: SqliteConnectOptions = url.parse()?;
         if let Some(folder) = options.get_filename().parent().filter(|folder| *folder != Path::new("")) {
             tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
@@ -55,7 +55,7 @@ impl Pools {
         Ok(Self { writer, readers })
     }
 
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }

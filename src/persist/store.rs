@@ -214,7 +214,12 @@ pub(super) enum Tx {
 
 impl Tx {
     /// Runs one statement over many rows; `{rows}` in it stands for them.
-    pub async fn bulk(&mut self, sql: &str, kinds: &[Kind], rows: Vec<Vec<Value>>) -> Result<Vec<Row>, PersistError> {
+    pub(super) async fn bulk(
+        &mut self,
+        sql: &str,
+        kinds: &[Kind],
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<Row>, PersistError> {
         let found = match self {
             Self::Sqlite(tx) => sqlite::bulk(tx, sql, rows).await,
             Self::Postgres(tx) => postgres::bulk(tx, sql, kinds, rows).await,
@@ -222,7 +227,7 @@ impl Tx {
         Ok(found?)
     }
 
-    pub async fn fetch(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, PersistError> {
+    pub(super) async fn fetch(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, PersistError> {
         let found = match self {
             Self::Sqlite(tx) => sqlite::fetch(&mut **tx, sql, values).await,
             Self::Postgres(tx) => postgres::fetch(&mut **tx, sql, values).await,
@@ -230,7 +235,7 @@ impl Tx {
         Ok(found?)
     }
 
-    pub async fn checkpoint(&mut self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PersistError> {
+    pub(super) async fn checkpoint(&mut self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PersistError> {
         let sql = "INSERT INTO journal_checkpoints (journal, needed_lsn, updated_at) VALUES ($1, $2, $3) \
                    ON CONFLICT (journal) DO UPDATE SET needed_lsn = excluded.needed_lsn, updated_at = excluded.updated_at";
         let values = [Value::text(&checkpoint.journal), Value::count(checkpoint.needed.0), Value::time(now)];
@@ -238,7 +243,7 @@ impl Tx {
     }
 
     /// What a SELECT of rows that are about to be written ends in. SQLite has one writer and needs nothing.
-    pub fn lock(&self) -> &'static str {
+    pub(super) fn lock(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "",
             Self::Postgres(_) => " FOR UPDATE",
@@ -246,7 +251,7 @@ impl Tx {
     }
 
     /// So many numbers for `change_seq`, in order.
-    pub async fn change_numbers(&mut self, how_many: usize) -> Result<Vec<i64>, PersistError> {
+    pub(super) async fn change_numbers(&mut self, how_many: usize) -> Result<Vec<i64>, PersistError> {
         if how_many == 0 {
             return Ok(Vec::new());
         }
@@ -269,7 +274,7 @@ impl Tx {
         }
     }
 
-    pub async fn commit(self) -> Result<(), PersistError> {
+    pub(super) async fn commit(self) -> Result<(), PersistError> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,

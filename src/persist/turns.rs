@@ -121,7 +121,7 @@ async fn turn_some(
 }
 
 impl Turn {
-    pub fn into_period(standing: &Standing, start: Timestamp) -> Self {
+    pub(super) fn into_period(standing: &Standing, start: Timestamp) -> Self {
         Self {
             reason: Reason::Period,
             detail: None,

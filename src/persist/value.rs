@@ -24,7 +24,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The Postgres type of an array of such values.
-    pub fn array(self) -> &'static str {
+    pub(super) fn array(self) -> &'static str {
         match self {
             Self::Text => "text[]",
             Self::Int => "bigint[]",
@@ -49,21 +49,21 @@ pub(super) enum Value {
 
 impl Value {
     /// Without NUL characters, which Postgres takes in no text.
-    pub fn text(text: &str) -> Self {
+    pub(super) fn text(text: &str) -> Self {
         Self::Text(if text.contains('\0') { text.replace('\0', "") } else { text.to_owned() })
     }
 
-    pub fn optional(text: Option<&str>) -> Self {
+    pub(super) fn optional(text: Option<&str>) -> Self {
         text.map_or(Self::Null, Self::text)
     }
 
     /// Saturates.
-    pub fn count(count: u64) -> Self {
+    pub(super) fn count(count: u64) -> Self {
         Self::Int(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
     /// As the databases keep it: whole microseconds, and no later than they can.
-    pub fn time(time: Timestamp) -> Self {
+    pub(super) fn time(time: Timestamp) -> Self {
         Self::Time(time.min(Timestamp::LATEST).truncated())
     }
 }
@@ -133,32 +133,32 @@ type Got<T> = Result<T, sqlx::Error>;
 
 impl Row {
     /// How many columns it has.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Sqlite(row) => row.len(),
             Self::Postgres(row) => row.len(),
         }
     }
 
-    pub fn text(&self, column: usize) -> Got<String> {
+    pub(super) fn text(&self, column: usize) -> Got<String> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
             Self::Postgres(row) => row.try_get(column),
         }
     }
 
-    pub fn maybe_text(&self, column: usize) -> Got<Option<String>> {
+    pub(super) fn maybe_text(&self, column: usize) -> Got<Option<String>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
             Self::Postgres(row) => row.try_get(column),
         }
     }
 
-    pub fn int(&self, column: usize) -> Got<i64> {
+    pub(super) fn int(&self, column: usize) -> Got<i64> {
         self.maybe_int(column).map(Option::unwrap_or_default)
     }
 
-    pub fn maybe_int(&self, column: usize) -> Got<Option<i64>> {
+    pub(super) fn maybe_int(&self, column: usize) -> Got<Option<i64>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
             Self::Postgres(row) => row.try_get(column),
@@ -166,29 +166,29 @@ impl Row {
     }
 
     /// Zero where a count that cannot be negative is.
-    pub fn count(&self, column: usize) -> Got<u64> {
+    pub(super) fn count(&self, column: usize) -> Got<u64> {
         self.int(column).map(|count| u64::try_from(count).unwrap_or(0))
     }
 
-    pub fn maybe_real(&self, column: usize) -> Got<Option<f64>> {
+    pub(super) fn maybe_real(&self, column: usize) -> Got<Option<f64>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
             Self::Postgres(row) => row.try_get(column),
         }
     }
 
-    pub fn real(&self, column: usize) -> Got<f64> {
+    pub(super) fn real(&self, column: usize) -> Got<f64> {
         self.maybe_real(column).map(Option::unwrap_or_default)
     }
 
-    pub fn flag(&self, column: usize) -> Got<bool> {
+    pub(super) fn flag(&self, column: usize) -> Got<bool> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
             Self::Postgres(row) => row.try_get(column),
         }
     }
 
-    pub fn time(&self, column: usize) -> Got<Timestamp> {
+    pub(super) fn time(&self, column: usize) -> Got<Timestamp> {
         let stored: Stored = match self {
             Self::Sqlite(row) => row.try_get(column)?,
             Self::Postgres(row) => row.try_get(column)?,
@@ -196,7 +196,7 @@ impl Row {
         Ok(stored.0)
     }
 
-    pub fn maybe_time(&self, column: usize) -> Got<Option<Timestamp>> {
+    pub(super) fn maybe_time(&self, column: usize) -> Got<Option<Timestamp>> {
         let stored: Option<Stored> = match self {
             Self::Sqlite(row) => row.try_get(column)?,
             Self::Postgres(row) => row.try_get(column)?,
@@ -204,7 +204,7 @@ impl Row {
         Ok(stored.map(|stored| stored.0))
     }
 
-    pub fn bytes(&self, column: usize) -> Got<Vec<u8>> {
+    pub(super) fn bytes(&self, column: usize) -> Got<Vec<u8>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
             Self::Postgres(row) => row.try_get(column),

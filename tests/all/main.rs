@@ -4,6 +4,7 @@
 //! `bounds` and `drill` put the machine under load, so `make test` runs them apart from the others.
 
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::too_many_lines,

@@ -20,12 +20,12 @@ pub(super) struct Sighting {
 }
 
 impl Sighting {
-    pub fn spans(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = usize> {
         std::iter::once(self.numbers).chain(self.others.iter().copied())
     }
 
     /// The spans in the order in which names are taken from them: the span that is nearest the wire knows fewer.
-    pub fn by_names(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn by_names(&self) -> impl Iterator<Item = usize> {
         self.others.iter().copied().chain(std::iter::once(self.numbers))
     }
 }

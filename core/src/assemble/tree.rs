@@ -39,7 +39,7 @@ pub(super) struct Tree<'t> {
 
 impl<'t> Tree<'t> {
     /// Expects the canonical form: each span id once.
-    pub fn of(trace: &'t Trace) -> Self {
+    pub(super) fn of(trace: &'t Trace) -> Self {
         let mut nodes: Vec<Node<'t>> = Vec::new();
         for (top, (origin, span)) in trace.spans().enumerate() {
             nodes.push(Node { origin, span, parent: None, missing_parent: None, server: None, top, depth: 0 });
@@ -58,7 +58,7 @@ impl<'t> Tree<'t> {
     }
 
     /// What spans are sorted by where the earliest is wanted.
-    pub fn order(&self, place: usize) -> (Timestamp, SpanId) {
+    pub(super) fn order(&self, place: usize) -> (Timestamp, SpanId) {
         (self.nodes[place].span.start, self.nodes[place].span.id)
     }
 }

@@ -35,7 +35,7 @@ pub(super) enum Unit {
 
 #[cfg(test)]
 impl Unit {
-    pub const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Name,
         Self::Path,
         Self::Tokens,
@@ -210,10 +210,10 @@ const INPUT_WITHOUT_CACHE: &[&str] = &["openlit.instrumentation.anthropic"];
 
 /// Attributes of resources.
 pub(super) mod resource {
-    pub const SERVICE: &str = "service.name";
-    pub const NAMESPACE: &str = "service.namespace";
+    pub(crate) const SERVICE: &str = "service.name";
+    pub(crate) const NAMESPACE: &str = "service.namespace";
     /// Tried in this order.
-    pub const INSTANCE: &[&str] = &["service.instance.id", "k8s.pod.name", "host.name", "container.id"];
+    pub(crate) const INSTANCE: &[&str] = &["service.instance.id", "k8s.pod.name", "host.name", "container.id"];
 }
 
 /// What an attribute key means: one of its fields, its place in the field's order, and how to read the value.
@@ -225,14 +225,14 @@ pub(super) struct Meaning {
 }
 
 /// The table made ready for looking up, with the operator's own keys in front.
-pub struct Dialect {
+pub(super) struct Dialect {
     span_keys: HashMap<Box<[u8]>, Box<[Meaning]>, BuildHasherDefault<KeyHasher>>,
     exception_type: Meaning,
 }
 
 impl Dialect {
     /// The operator's keys for user, tenant and agent are tried before the built-in ones.
-    pub fn new(user_keys: &[String], tenant_keys: &[String], agent_keys: &[String]) -> Self {
+    pub(super) fn new(user_keys: &[String], tenant_keys: &[String], agent_keys: &[String]) -> Self {
         let mut keys: HashMap<Box<[u8]>, Vec<Meaning>> = HashMap::new();
         let mut next_rank = [0u8; Field::COUNT];
         let mut add = |field: Field, unit: Unit, key: &str| {

@@ -41,18 +41,18 @@ pub(super) struct Extractor<'a> {
 const _: () = assert!(Field::COUNT <= 32, "the bits of Extractor::taken");
 
 impl<'a> Extractor<'a> {
-    pub fn new(rules: &'a Rules) -> Self {
+    pub(super) fn new(rules: &'a Rules) -> Self {
         let slots = std::array::from_fn(|_| (0, Held::Number(0)));
         Self { rules, slots, taken: 0 }
     }
 
-    pub fn dialect(&self) -> &'a Dialect {
+    pub(super) fn dialect(&self) -> &'a Dialect {
         &self.rules.dialect
     }
 
     /// Takes an attribute under each of its meanings, unless a key of better rank was there. Of a key that comes twice the first counts.
     #[inline(always)]
-    pub fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
+    pub(super) fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
         if let [Meaning { field, rank, unit }] = meanings
             && let Some(held) = plain(*unit, value)
         {
@@ -72,7 +72,7 @@ impl<'a> Extractor<'a> {
     }
 
     /// Ends the span: into the batch it goes, or among the rejected ones.
-    pub fn finish(&mut self, head: &Head<'a>, origin: &Arc<Origin>, batch: &mut Batch) {
+    pub(super) fn finish(&mut self, head: &Head<'a>, origin: &Arc<Origin>, batch: &mut Batch) {
         if dialect::input_lacks_cache(&origin.scope) {
             self.hold(Field::InputWithoutCache, 0, Held::Number(1));
         }
@@ -162,11 +162,11 @@ pub(super) struct ResourceReader {
 }
 
 impl ResourceReader {
-    pub fn wants(key: &[u8]) -> bool {
+    pub(super) fn wants(key: &[u8]) -> bool {
         [resource::SERVICE, resource::NAMESPACE].iter().chain(resource::INSTANCE).any(|known| known.as_bytes() == key)
     }
 
-    pub fn attribute(&mut self, key: &[u8], value: Raw<'_>) {
+    pub(super) fn attribute(&mut self, key: &[u8], value: Raw<'_>) {
         let Raw::Text(text) = value else { return };
         if text.is_empty() {
             return;
@@ -184,7 +184,7 @@ impl ResourceReader {
         }
     }
 
-    pub fn origin(&self, scope: &str) -> Arc<Origin> {
+    pub(super) fn origin(&self, scope: &str) -> Arc<Origin> {
         Arc::new(Origin { scope: clean(scope, LONGEST_NAME).into(), ..self.origin.clone() })
     }
 }

@@ -19,12 +19,12 @@ pub(super) struct Day(u64);
 pub(super) struct TimeOfDay(u64);
 
 impl Day {
-    pub fn of(at: Timestamp) -> Self {
+    pub(super) fn of(at: Timestamp) -> Self {
         Self(at.0 / NANOS_PER_DAY)
     }
 
     /// None if there is no such day, or if it is before 1970.
-    pub fn from_civil(year: u64, month: u64, day: u64) -> Option<Self> {
+    pub(super) fn from_civil(year: u64, month: u64, day: u64) -> Option<Self> {
         let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let february = if leap { 29 } else { 28 };
         let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -41,12 +41,12 @@ impl Day {
 }
 
 impl TimeOfDay {
-    pub fn of(at: Timestamp) -> Self {
+    pub(super) fn of(at: Timestamp) -> Self {
         Self(at.0 % NANOS_PER_DAY)
     }
 
     /// From `start` on and before `end`; across midnight if `end` is the earlier one.
-    pub fn is_between(self, start: Self, end: Self) -> bool {
+    pub(super) fn is_between(self, start: Self, end: Self) -> bool {
         if end < start { self >= start || self < end } else { start <= self && self < end }
     }
 }

@@ -38,11 +38,11 @@ pub(super) struct FirstMatch {
 }
 
 impl Clause {
-    pub fn equals(text: &str) -> Self {
+    pub(super) fn equals(text: &str) -> Self {
         Self::Equals(lower(text).into_owned().into())
     }
 
-    pub fn holds(&self, name: &str) -> bool {
+    pub(super) fn holds(&self, name: &str) -> bool {
         match self {
             Self::Equals(text) => name == &*text.0,
             Self::StartsWith(text) => name.starts_with(&*text.0),
@@ -75,7 +75,7 @@ impl Clause {
 }
 
 impl FirstMatch {
-    pub fn new<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Self {
+    pub(super) fn new<'a>(clauses: impl Iterator<Item = &'a Clause>) -> Self {
         let mut made = Self::default();
         for (place, clause) in clauses.enumerate() {
             let others = clause.visit_equals(&mut |text| {
@@ -89,7 +89,7 @@ impl FirstMatch {
     }
 
     /// The first place whose clause holds. `clause` gives the clause at a place.
-    pub fn find<'a>(&self, name: &str, clause: impl Fn(usize) -> &'a Clause) -> Option<usize> {
+    pub(super) fn find<'a>(&self, name: &str, clause: impl Fn(usize) -> &'a Clause) -> Option<usize> {
         let equal = self.equal.get(name).copied();
         let before = equal.unwrap_or(usize::MAX);
         self.other

@@ -2,6 +2,7 @@
 //! bodies of real instrumentations.
 
 #![allow(
+    unreachable_pub,
     clippy::disallowed_methods,
     clippy::too_many_lines,
     clippy::unwrap_used,

@@ -24,7 +24,7 @@ struct Stored {
 
 /// What goes wrong, in parts of a thousand.
 #[derive(Clone, Copy, Default)]
-pub struct Faults {
+pub(super) struct Faults {
     pub failed_write: u32,
     pub failed_sync: u32,
     /// Bytes on the disk.
@@ -42,21 +42,21 @@ struct State {
 
 /// Cloned, it is another handle to the same disk.
 #[derive(Clone)]
-pub struct ModelDisk(Arc<Mutex<State>>);
+pub(super) struct ModelDisk(Arc<Mutex<State>>);
 
 impl ModelDisk {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let (files, aside, removed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (random, faults) = (StdRng::seed_from_u64(seed), Faults::default());
         Self(Arc::new(Mutex::new(State { files, aside, removed, random, faults })))
     }
 
-    pub fn faults(&self, faults: Faults) {
+    pub(super) fn faults(&self, faults: Faults) {
         self.0.lock().unwrap().faults = faults;
     }
 
     /// Power is gone and comes back.
-    pub fn crash(&self) {
+    pub(super) fn crash(&self) {
         let state = &mut *self.0.lock().unwrap();
         for (name, file) in std::mem::take(&mut state.removed) {
             if state.random.random_bool(0.5) {
@@ -73,14 +73,14 @@ impl ModelDisk {
     }
 
     /// Flips a bit in the middle of a segment, as an old disk does.
-    pub fn rot(&self, name: &str, byte: usize) {
+    pub(super) fn rot(&self, name: &str, byte: usize) {
         let state = &mut *self.0.lock().unwrap();
         let file = state.files.get_mut(name).unwrap();
         file.now[byte] ^= 0x10;
         file.durable[byte] ^= 0x10;
     }
 
-    pub fn aside(&self) -> usize {
+    pub(super) fn aside(&self) -> usize {
         self.0.lock().unwrap().aside.len()
     }
 }

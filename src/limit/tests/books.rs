@@ -11,7 +11,7 @@ use super::super::shared::{Ask, Key, Ledger, LedgerId, Shared, Told, What};
 use super::world::{MS, SECOND};
 
 /// A charge: which key and rule, by whom.
-pub struct Entry {
+pub(super) struct Entry {
     pub key: Key,
     pub rule: usize,
     pub peer: usize,
@@ -19,7 +19,7 @@ pub struct Entry {
     pub amount: i64,
 }
 
-pub struct Books {
+pub(super) struct Books {
     rules: Vec<Arc<Rule>>,
     nodes: i64,
     /// Nanoseconds by which a node's clock may be off, and a grant may be old when it is used.
@@ -74,7 +74,7 @@ fn rate_of(rule: &Rule) -> &Rate {
 }
 
 impl Books {
-    pub fn new(rules: &[Arc<Rule>], nodes: usize) -> Self {
+    pub(super) fn new(rules: &[Arc<Rule>], nodes: usize) -> Self {
         Self {
             rules: rules.to_vec(),
             nodes: i64::try_from(nodes).unwrap(),
@@ -105,7 +105,7 @@ impl Books {
     }
 
     /// `forced`: whether the limit had nothing to say in it.
-    pub fn admit(&mut self, entry: &Entry, forced: bool, now: u64) {
+    pub(super) fn admit(&mut self, entry: &Entry, forced: bool, now: u64) {
         *self.admitted.entry(entry.rule).or_default() += entry.amount;
         let rule = Arc::clone(&self.rules[entry.rule]);
         match &rule.kind {
@@ -168,7 +168,7 @@ impl Books {
     }
 
     /// A rate settles: gives back, less what has drained, or charges more.
-    pub fn correct(&mut self, entry: &Entry, rate: &Rate, amount: i64, drained: u64, now: u64) {
+    pub(super) fn correct(&mut self, entry: &Entry, rate: &Rate, amount: i64, drained: u64, now: u64) {
         let nanos = rate.nanos_for(amount);
         let nanos = if nanos < 0 { (nanos + int(drained)).min(0) } else { nanos };
         let book = self.rate(entry.key, entry.rule);
@@ -182,7 +182,7 @@ impl Books {
         }
     }
 
-    pub fn settle(&mut self, entry: &Entry, ledger: LedgerId, actual: Option<i64>) -> Option<Ledger> {
+    pub(super) fn settle(&mut self, entry: &Entry, ledger: LedgerId, actual: Option<i64>) -> Option<Ledger> {
         let book = self.quotas.get_mut(&entry.key).unwrap();
         *book.held.get_mut(&(entry.peer, entry.life)).unwrap() -= entry.amount;
         let actual = actual?;
@@ -194,14 +194,14 @@ impl Books {
     }
 
     /// What the database says.
-    pub fn ledger(&self, key: Key, ledger: &LedgerId) -> Ledger {
+    pub(super) fn ledger(&self, key: Key, ledger: &LedgerId) -> Ledger {
         let known = self.quotas.get(&key).and_then(|book| book.ledgers.get(ledger));
         known.copied().unwrap_or(Ledger { version: 0, used: 0 })
     }
 
     /// The store hears of an ask. What it only now hears to have been given back was in part drained already: so much may be
     /// admitted twice.
-    pub fn stored(&mut self, key: Key, peer: usize, ask: &Ask, (told, asked_at): (&Told, u64), now: u64) {
+    pub(super) fn stored(&mut self, key: Key, peer: usize, ask: &Ask, (told, asked_at): (&Told, u64), now: u64) {
         self.spoken.insert((key, peer));
         let (What::Rate(_), Told::Rate { granted, .. }) = (&ask.what, told) else { return };
         let Some(book) = self.rates.get_mut(&key) else { return };
@@ -222,7 +222,7 @@ impl Books {
         }
     }
 
-    pub fn heard(&mut self, key: Key, peer: usize, ask: &Ask) {
+    pub(super) fn heard(&mut self, key: Key, peer: usize, ask: &Ask) {
         let grant = self.rates.get_mut(&key).and_then(|book| book.grants.get_mut(&peer));
         if let Some(grant) = grant.filter(|grant| grant.0 == ask.version) {
             grant.3 = true;
@@ -230,7 +230,12 @@ impl Books {
     }
 
     /// The state is about to become another: what is lost may be admitted again.
-    pub fn forgot(&mut self, before: &BTreeMap<Key, Option<Shared>>, after: &BTreeMap<Key, Option<Shared>>, now: u64) {
+    pub(super) fn forgot(
+        &mut self,
+        before: &BTreeMap<Key, Option<Shared>>,
+        after: &BTreeMap<Key, Option<Shared>>,
+        now: u64,
+    ) {
         self.spoken.clear();
         self.forgetful = true;
         for (key, state) in before {
@@ -254,7 +259,7 @@ impl Books {
     }
 
     /// What a dead instance had not told is lost: no more than it may be ahead, or was forced to charge.
-    pub fn crashed(&mut self, peer: usize, life: u32) {
+    pub(super) fn crashed(&mut self, peer: usize, life: u32) {
         self.mortal = true;
         for book in self.rates.values_mut() {
             let rule = &self.rules[book.rule];
@@ -271,7 +276,7 @@ impl Books {
     }
 
     /// The node's own books against these: what it charged is what it admitted.
-    pub fn check_node(&self, peer: usize, life: u32, node: &Node) {
+    pub(super) fn check_node(&self, peer: usize, life: u32, node: &Node) {
         node.each(|cell| match &cell.lock().count {
             Count::Rate(rate) => {
                 let (total, _) = rate.books();
@@ -295,7 +300,12 @@ impl Books {
     }
 
     /// The store against these, when all is told: `lives` are those of each peer now.
-    pub fn check_store(&self, store: &BTreeMap<Key, Option<Shared>>, lives: &[(String, u32)], nodes: &[Rc<Node>]) {
+    pub(super) fn check_store(
+        &self,
+        store: &BTreeMap<Key, Option<Shared>>,
+        lives: &[(String, u32)],
+        nodes: &[Rc<Node>],
+    ) {
         for (key, book) in &self.rates {
             let rule = &self.rules[book.rule];
             if rule.mode == Mode::Local {

@@ -8,7 +8,7 @@ use super::world::{Event, MS, Order, SECOND, Weather, World};
 
 /// Demand on all instances together.
 #[derive(Clone, Copy, Debug)]
-pub struct Demand {
+pub(super) struct Demand {
     /// In units of the meter a second, for a factor of one.
     pub rate: i64,
     pub least: i64,
@@ -34,7 +34,7 @@ impl Demand {
     }
 
     /// Plans all arrivals of so many seconds.
-    pub fn plan(&self, world: &mut World<'_>, seconds: u64) {
+    pub(super) fn plan(&self, world: &mut World<'_>, seconds: u64) {
         let (mut from, end) = (0, seconds * SECOND);
         let peers = world.peers.len() as u64;
         while from < end {
@@ -64,7 +64,7 @@ impl Demand {
 }
 
 /// A world of these rules with its demand planned.
-pub fn world<'r>(
+pub(super) fn world<'r>(
     seed: u64,
     rules: &'r [Arc<Rule>],
     nodes: usize,

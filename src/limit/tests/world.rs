@@ -15,17 +15,17 @@ use super::super::subject::Since;
 use super::super::{Meter, Usage};
 use super::books::{Books, Entry};
 use super::dice::Dice;
-pub use super::weather::{Fault, Weather};
+pub(super) use super::weather::{Fault, Weather};
 
-pub const MS: u64 = 1_000_000;
-pub const SECOND: u64 = 1_000 * MS;
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000 * MS;
 /// When the world begins: a whole microsecond, and a whole day, so that no period ends within it.
-pub const EPOCH: u64 = 1_789_948_800 * SECOND;
+pub(super) const EPOCH: u64 = 1_789_948_800 * SECOND;
 const TICK: u64 = 20 * MS;
 /// How long a hold counts without being renewed.
 const HOLD: u64 = 60 * SECOND;
 
-pub enum Event {
+pub(super) enum Event {
     Arrive(usize, Order),
     AtStore(u64),
     Answer(u64, Vec<Told>, (u64, u64)),
@@ -37,7 +37,7 @@ pub enum Event {
 
 /// What a request is like.
 #[derive(Clone, Copy, Debug)]
-pub struct Order {
+pub(super) struct Order {
     pub user: &'static str,
     pub amount: i64,
     /// What it comes to in the end, in thousandths of the amount; `None` for a request that is given back whole.
@@ -46,7 +46,7 @@ pub struct Order {
 }
 
 /// What a granted request holds.
-pub struct Granted {
+pub(super) struct Granted {
     charged: Vec<(Arc<Cell>, usize)>,
     at: u64,
     order: Order,
@@ -69,7 +69,7 @@ struct Sent {
     open: bool,
 }
 
-pub struct Peer {
+pub(super) struct Peer {
     pub node: Rc<Node>,
     pub who: Reporter,
     pub life: u32,
@@ -84,7 +84,7 @@ pub struct Peer {
 
 #[derive(Clone, Debug)]
 #[expect(dead_code, reason = "a failure shows all of it")]
-pub struct Outcome {
+pub(super) struct Outcome {
     pub peer: usize,
     pub at: u64,
     pub order: Order,
@@ -92,7 +92,7 @@ pub struct Outcome {
     pub alone: bool,
 }
 
-pub struct World<'r> {
+pub(super) struct World<'r> {
     pub now: u64,
     pub dice: Dice,
     pub rules: &'r [Arc<Rule>],
@@ -112,7 +112,7 @@ pub struct World<'r> {
 }
 
 impl<'r> World<'r> {
-    pub fn new(seed: u64, rules: &'r [Arc<Rule>], nodes: usize, databases: usize, weather: Weather) -> Self {
+    pub(super) fn new(seed: u64, rules: &'r [Arc<Rule>], nodes: usize, databases: usize, weather: Weather) -> Self {
         let mut world = Self {
             now: EPOCH,
             dice: Dice::new(seed),
@@ -155,14 +155,14 @@ impl<'r> World<'r> {
         world
     }
 
-    pub fn plan(&mut self, after: u64, event: Event) {
+    pub(super) fn plan(&mut self, after: u64, event: Event) {
         self.next += 1;
         self.queue.push(Reverse((self.now + after, self.next)));
         self.events.insert(self.next, event);
     }
 
     /// Lets everything happen until then.
-    pub fn run_until(&mut self, end: u64) {
+    pub(super) fn run_until(&mut self, end: u64) {
         while let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= end) {
             self.queue.pop();
             self.now = at;
@@ -194,7 +194,7 @@ impl<'r> World<'r> {
     }
 
     /// The time as this instance knows it: never backwards.
-    pub fn clock(&mut self, peer: usize) -> u64 {
+    pub(super) fn clock(&mut self, peer: usize) -> u64 {
         let peer = &mut self.peers[peer];
         peer.clock = peer.clock.max(self.now.saturating_add_signed(peer.error));
         peer.clock
@@ -463,7 +463,7 @@ impl<'r> World<'r> {
     }
 
     /// The sky clears.
-    pub fn calm(&mut self) {
+    pub(super) fn calm(&mut self) {
         self.weather = Weather::fair(5);
         self.away_until = 0;
         for peer in &mut self.peers {
@@ -472,7 +472,7 @@ impl<'r> World<'r> {
     }
 
     /// Demand ends, and all have time to say what they know.
-    pub fn quiesce(&mut self) {
+    pub(super) fn quiesce(&mut self) {
         self.calm();
         let end = self.now + 30 * SECOND;
         self.run_until(end);

@@ -12,51 +12,51 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic_types::StatusExt;
 
-pub const PROTOBUF: &str = "application/x-protobuf";
-pub const JSON: &str = "application/json";
-pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+pub(crate) const PROTOBUF: &str = "application/x-protobuf";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// One HTTP request.
 #[derive(Clone)]
-pub struct Ask {
+pub(crate) struct Ask {
     method: &'static str,
     path: Cow<'static, str>,
     headers: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
 }
 
-pub fn post(content_type: &'static str, body: impl Into<Vec<u8>>) -> Ask {
+pub(crate) fn post(content_type: &'static str, body: impl Into<Vec<u8>>) -> Ask {
     Ask { method: "POST", path: "/v1/traces".into(), headers: vec![("content-type", content_type)], body: body.into() }
 }
 
 impl Ask {
-    pub fn method(mut self, method: &'static str) -> Self {
+    pub(crate) fn method(mut self, method: &'static str) -> Self {
         self.method = method;
         self
     }
 
-    pub fn path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
         self.path = path.into();
         self
     }
 
-    pub fn encoding(mut self, encoding: &'static str) -> Self {
+    pub(crate) fn encoding(mut self, encoding: &'static str) -> Self {
         self.headers.push(("content-encoding", encoding));
         self
     }
 
-    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    pub fn without_headers(mut self) -> Self {
+    pub(crate) fn without_headers(mut self) -> Self {
         self.headers.clear();
         self
     }
 
     /// Sends it over a connection of its own.
-    pub async fn send(&self, address: SocketAddr) -> Answer {
+    pub(crate) async fn send(&self, address: SocketAddr) -> Answer {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n", self.method, self.path);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -73,7 +73,7 @@ impl Ask {
 }
 
 /// What came back.
-pub struct Answer {
+pub(crate) struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -103,20 +103,20 @@ impl Answer {
         (answer.body.len() == length).then_some(answer)
     }
 
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// Status, what the body says, and the headers that tell the client what to do.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let said = match self.header("content-type") {
             Some(PROTOBUF) if self.status == 200 => said(&ExportTraceServiceResponse::decode(&*self.body).unwrap()),
             Some(PROTOBUF) => {
@@ -168,18 +168,18 @@ fn said_json(body: &serde_json::Value) -> String {
 
 /// One gRPC call.
 #[derive(Clone)]
-pub struct Call {
+pub(crate) struct Call {
     path: &'static str,
     encoding: Option<&'static str>,
     frames: Bytes,
 }
 
-pub fn call(message: impl AsRef<[u8]>) -> Call {
+pub(crate) fn call(message: impl AsRef<[u8]>) -> Call {
     Call { path: TRACES, encoding: None, frames: frame(0, message.as_ref()).into() }
 }
 
 /// A call whose message says that it is compressed.
-pub fn compressed(encoding: &'static str, message: impl AsRef<[u8]>) -> Call {
+pub(crate) fn compressed(encoding: &'static str, message: impl AsRef<[u8]>) -> Call {
     Call { path: TRACES, encoding: Some(encoding), frames: frame(1, message.as_ref()).into() }
 }
 
@@ -189,32 +189,32 @@ fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
 }
 
 impl Call {
-    pub fn path(mut self, path: &'static str) -> Self {
+    pub(crate) fn path(mut self, path: &'static str) -> Self {
         self.path = path;
         self
     }
 
     /// These bytes in the place of a framed message.
-    pub fn frames(mut self, frames: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn frames(mut self, frames: impl Into<Vec<u8>>) -> Self {
         self.frames = frames.into().into();
         self
     }
 
     /// Sends it over a connection of its own; the answer on one line.
-    pub async fn send(&self, address: SocketAddr) -> String {
+    pub(crate) async fn send(&self, address: SocketAddr) -> String {
         Channel::open(address).await.unwrap().send(self).await.unwrap()
     }
 }
 
 /// A gRPC connection that takes one call after the other.
-pub struct Channel {
+pub(crate) struct Channel {
     address: SocketAddr,
     sender: h2::client::SendRequest<Bytes>,
     _driver: JoinSet<Result<(), h2::Error>>,
 }
 
 impl Channel {
-    pub async fn open(address: SocketAddr) -> Result<Self, Cut> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, Cut> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let (sender, connection) = h2::client::handshake(tcp).await?;
@@ -224,7 +224,7 @@ impl Channel {
     }
 
     /// The answer on one line.
-    pub async fn send(&mut self, call: &Call) -> Result<String, Cut> {
+    pub(crate) async fn send(&mut self, call: &Call) -> Result<String, Cut> {
         let mut request = http::Request::post(format!("http://{}{}", self.address, call.path))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -247,7 +247,7 @@ impl Channel {
 
 /// The connection ended before the answer did.
 #[derive(Debug, thiserror::Error)]
-pub enum Cut {
+pub(crate) enum Cut {
     #[error("connection")]
     Io(#[from] std::io::Error),
     #[error("HTTP/2")]

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 /// What a unit looks like.
 #[derive(Clone, Copy)]
-pub struct Shape {
+pub(crate) struct Shape {
     pub seed: u64,
     /// Traces in a unit, each a server span with `calls` LLM calls below it.
     pub traces: u64,
@@ -27,24 +27,24 @@ pub struct Shape {
 
 /// What one user used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub(crate) struct Used {
     pub requests: u64,
     pub calls: u64,
     pub input: u64,
     pub output: u64,
 }
 
-pub type Account = BTreeMap<String, Used>;
+pub(crate) type Account = BTreeMap<String, Used>;
 
 /// One or two bodies, and what they say was used.
-pub struct Unit {
+pub(crate) struct Unit {
     pub bodies: Vec<Vec<u8>>,
     pub account: Account,
 }
 
 impl Shape {
     /// The same for the same number, always.
-    pub fn unit(&self, number: u64) -> Unit {
+    pub(crate) fn unit(&self, number: u64) -> Unit {
         let mut random = StdRng::seed_from_u64(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number);
         let mut account = Account::new();
         let (mut servers, mut calls) = (Vec::new(), Vec::new());
@@ -121,7 +121,7 @@ impl Shape {
 }
 
 /// Adds what another account says.
-pub fn add(account: &mut Account, other: &Account) {
+pub(crate) fn add(account: &mut Account, other: &Account) {
     for (user, used) in other {
         let sum = account.entry(user.clone()).or_default();
         sum.requests += used.requests;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub struct Postgres {
+pub(crate) struct Postgres {
     bin: PathBuf,
     folder: tempfile::TempDir,
     port: u16,
@@ -14,7 +14,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Panics where no Postgres is installed: a test that is skipped proves nothing.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let bin = bin();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let port =
@@ -42,7 +42,7 @@ impl Postgres {
     }
 
     /// Starts the server again after `halt`.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         let (data, port) = (self.data(), self.port);
         let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories=''");
         run(self.tool("pg_ctl").args(["-D", &data, "-w", "-l", &format!("{data}.log"), "-o", &options, "start"]));
@@ -50,13 +50,13 @@ impl Postgres {
     }
 
     /// Ends the server as a crash would: every connection is cut, every open transaction is gone.
-    pub fn halt(&self) {
+    pub(crate) fn halt(&self) {
         self.runs.store(false, Ordering::Relaxed);
         run(self.tool("pg_ctl").args(["-D", &self.data(), "-m", "immediate", "stop"]));
     }
 
     /// The URL of a new, empty database.
-    pub fn database(&self, name: &str) -> String {
+    pub(crate) fn database(&self, name: &str) -> String {
         let port = self.port.to_string();
         run(Command::new(self.bin.join("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "tacho", name]));
         format!("postgres://tacho@127.0.0.1:{port}/{name}")

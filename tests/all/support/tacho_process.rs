@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub struct Tacho {
+pub(crate) struct Tacho {
     process: Child,
     pub folder: PathBuf,
     pub grpc: SocketAddr,
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Tacho {
     /// Starts in `folder` with debug logs in `tacho.log` there.
-    pub fn start(folder: &Path, database_url: &str, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(folder: &Path, database_url: &str, settings: &[(&str, &str)]) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("tacho.log")).unwrap();
         let told = folder.join("listen.json");
         drop(std::fs::remove_file(&told));
@@ -54,27 +54,27 @@ impl Tacho {
     }
 
     /// Sends TERM and waits for the drain.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal("-TERM");
         let status = self.process.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.log());
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
     /// Sends a signal and does not wait.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
     }
 
     /// Waits until it has ended by itself.
-    pub fn wait(mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
         self.process.wait().unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         log_of(&self.folder)
     }
 }

@@ -7,7 +7,7 @@ use tacho_core::domain::ids::{SpanId, TraceId};
 use tacho_core::domain::record::{Record, Request, Totals};
 use tacho_core::domain::time::Timestamp;
 
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     pub number: u64,
     pub at: Timestamp,
     pub service: &'a str,
@@ -18,7 +18,7 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    pub fn request(&self, calls: Vec<Call>) -> Request {
+    pub(crate) fn request(&self, calls: Vec<Call>) -> Request {
         let record = Record {
             key: key(self.number, 0, self.at),
             tenant: "default".into(),
@@ -37,7 +37,7 @@ impl Asked<'_> {
     }
 
     /// A streamed chat that used so much.
-    pub fn call(&self, nth: u64, provider: &str, model: &str, tokens: Tokens, cost: Cost) -> Call {
+    pub(crate) fn call(&self, nth: u64, provider: &str, model: &str, tokens: Tokens, cost: Cost) -> Call {
         Call {
             key: key(self.number, nth + 1, self.at),
             provider: Some(provider.into()),

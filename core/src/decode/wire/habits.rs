@@ -12,7 +12,7 @@ pub(super) struct Habits<'a> {
 }
 
 impl Habits<'_> {
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self { first: Habit::default(), after: [Habit::default(); Field::COUNT] }
     }
 }
@@ -33,17 +33,17 @@ pub(super) struct Habit<'a> {
 impl<'a> Habit<'a> {
     /// How many attributes were passed over.
     #[inline]
-    pub fn skip_run(&self, cursor: &mut Cursor<'a>) -> usize {
+    pub(super) fn skip_run(&self, cursor: &mut Cursor<'a>) -> usize {
         if cursor.skip(self.run) { self.length } else { 0 }
     }
 
     #[inline]
-    pub fn skip_part(&self, place: usize, cursor: &mut Cursor<'a>) -> bool {
+    pub(super) fn skip_part(&self, place: usize, cursor: &mut Cursor<'a>) -> bool {
         self.parts.get(place).is_some_and(|part| cursor.skip(part))
     }
 
     #[inline]
-    pub fn meanings(&mut self, key: &'a [u8], dialect: &'a Dialect) -> &'a [Meaning] {
+    pub(super) fn meanings(&mut self, key: &'a [u8], dialect: &'a Dialect) -> &'a [Meaning] {
         if key == self.key {
             return self.meanings;
         }

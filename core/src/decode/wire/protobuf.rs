@@ -15,11 +15,11 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub fn wrong_type(message: Message) -> Self {
+    pub(super) fn wrong_type(message: Message) -> Self {
         Self { what: message.wrong_type(), address: None }
     }
 
-    pub fn offset_in(&self, body: &[u8]) -> String {
+    pub(super) fn offset_in(&self, body: &[u8]) -> String {
         match self.address.and_then(|address| address.checked_sub(body.as_ptr().addr())) {
             Some(offset) if offset <= body.len() => offset.to_string(),
             _ => "unknown".to_owned(),
@@ -47,18 +47,18 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub fn new(bytes: &'a [u8], levels: u32) -> Self {
+    pub(super) fn new(bytes: &'a [u8], levels: u32) -> Self {
         Self { rest: bytes, levels }
     }
 
     #[inline]
-    pub fn rest(&self) -> &'a [u8] {
+    pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// The next field, or `None` at the end.
     #[inline]
-    pub fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, Fault> {
+    pub(super) fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, Fault> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ impl<'a> Cursor<'a> {
     /// The content of the next field, if it has this number (below 16), is length-delimited and short. Otherwise nothing is
     /// read, and `next` has the word; so it is with the other `plain` readers.
     #[inline]
-    pub fn plain_bytes(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(super) fn plain_bytes(&mut self, tag: u8) -> Option<&'a [u8]> {
         let [key, rest @ ..] = self.rest else { return None };
         if *key != tag << 3 | LENGTH_DELIMITED {
             return None;
@@ -96,7 +96,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    pub fn plain_varint(&mut self, tag: u8) -> Option<u8> {
+    pub(super) fn plain_varint(&mut self, tag: u8) -> Option<u8> {
         match self.rest {
             [key, byte, rest @ ..] if *key == tag << 3 | VARINT && *byte < 0x80 => {
                 self.rest = rest;
@@ -107,7 +107,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    pub fn plain_fixed64(&mut self, tag: u8) -> Option<u64> {
+    pub(super) fn plain_fixed64(&mut self, tag: u8) -> Option<u64> {
         let (field, rest) = self.rest.split_first_chunk::<9>()?;
         let [key, bits @ ..] = *field;
         if key != tag << 3 | FIXED64 {
@@ -119,7 +119,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes over the flags of a span, field 16, if they are what follows.
     #[inline]
-    pub fn pass_flags(&mut self) {
+    pub(super) fn pass_flags(&mut self) {
         if let [0x85, 0x01, _, _, _, _, rest @ ..] = self.rest {
             self.rest = rest;
         }
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes over these bytes, if they are some and are what follows.
     #[inline]
-    pub fn skip(&mut self, known: &[u8]) -> bool {
+    pub(super) fn skip(&mut self, known: &[u8]) -> bool {
         // To compare with nothing would touch its dangling address, which some processors take very slowly.
         if known.is_empty() {
             return false;
@@ -143,7 +143,7 @@ impl<'a> Cursor<'a> {
 
     /// A cursor over a message inside this one.
     #[inline]
-    pub fn nested(&self, wire: Wire<'a>) -> Result<Cursor<'a>, Fault> {
+    pub(super) fn nested(&self, wire: Wire<'a>) -> Result<Cursor<'a>, Fault> {
         let Wire::Bytes(bytes) = wire else { return Err(self.fault("a message field has the wrong wire type")) };
         if self.levels == 0 {
             return Err(self.fault("nested too deep"));
@@ -153,12 +153,12 @@ impl<'a> Cursor<'a> {
 
     /// As `nested`, for bytes that came out of `nested` before.
     #[inline]
-    pub fn deeper(&self, bytes: &'a [u8]) -> Cursor<'a> {
+    pub(super) fn deeper(&self, bytes: &'a [u8]) -> Cursor<'a> {
         Cursor { rest: bytes, levels: self.levels.saturating_sub(1) }
     }
 
     /// Checks a field nobody wants: that it has the type it should have, and is well-formed inside.
-    pub fn check(&mut self, message: Message, tag: u32, wire: Wire<'a>) -> Result<(), Fault> {
+    pub(super) fn check(&mut self, message: Message, tag: u32, wire: Wire<'a>) -> Result<(), Fault> {
         match (message.shape(tag), wire) {
             (Some(Shape::Varint), Wire::Varint(_))
             | (Some(Shape::Fixed64), Wire::Fixed64(_))

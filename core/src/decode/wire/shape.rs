@@ -31,7 +31,7 @@ pub(super) enum Message {
 }
 
 impl Message {
-    pub fn shape(self, tag: u32) -> Option<Shape> {
+    pub(super) fn shape(self, tag: u32) -> Option<Shape> {
         use Shape::{Bytes, Fixed32, Fixed64, Message as M, Text, Varint};
         let shape = match (self, tag) {
             (Self::Request, 1) => M(Self::ResourceSpans),
@@ -67,7 +67,7 @@ impl Message {
         Some(shape)
     }
 
-    pub fn wrong_type(self) -> &'static str {
+    pub(super) fn wrong_type(self) -> &'static str {
         match self {
             Self::Request => "request: a field has the wrong wire type",
             Self::ResourceSpans => "resource spans: a field has the wrong wire type",

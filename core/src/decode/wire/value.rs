@@ -15,7 +15,7 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    pub fn merge(&mut self, mut cursor: Cursor<'a>) -> Result<(), Fault> {
+    pub(super) fn merge(&mut self, mut cursor: Cursor<'a>) -> Result<(), Fault> {
         while let Some((tag, wire)) = cursor.next()? {
             match (tag, wire) {
                 (1, Wire::Bytes(_)) => *self = Self::Scalar(Raw::Text(text(wire)?)),
@@ -56,7 +56,7 @@ impl<'a> Value<'a> {
         Ok(())
     }
 
-    pub fn raw(&self) -> Option<Raw<'a>> {
+    pub(super) fn raw(&self) -> Option<Raw<'a>> {
         match self {
             Self::Scalar(raw) => Some(*raw),
             Self::Array(Some(Some(text))) => Some(Raw::Text(text)),
