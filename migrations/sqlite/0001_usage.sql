@@ -95,13 +95,12 @@ CREATE TABLE llm_calls (
 ) WITHOUT ROWID;
 
 -- What was received of a trace: the usage extracts of its spans, never their content. A late span joins them, so that its trace
--- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record; wait_expired says that they
--- have done so for long enough. claimed_by is the instance that will look at it then; where it is null, any does.
+-- is seen whole. due_at is set while calls wait for their request, or nothing has come yet that leaves a record. claimed_by is the instance that
+-- will look at it then; where it is null, any does.
 CREATE TABLE trace_extracts (
     trace_id TEXT NOT NULL PRIMARY KEY,
     extract BLOB NOT NULL,
     first_seen_at TEXT NOT NULL,
-    wait_expired INTEGER NOT NULL,
     due_at TEXT,
     claimed_by TEXT
 );

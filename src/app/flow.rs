@@ -86,7 +86,6 @@ impl Flow {
             book,
             limits: self.limits,
             metrics: Arc::clone(&self.metrics),
-            max_age: config.assemble.max_age,
             progress: Arc::clone(&progress),
         };
         let mut stages = JoinSet::new();

@@ -18,7 +18,7 @@ use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
 use crate::telemetry::chain;
-use tacho_core::assemble::{Closed, Resolver};
+use tacho_core::assemble::{Closed, Look, Resolution, Resolver};
 use tacho_core::domain::call::{Call, Cost, Key, Usage};
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
@@ -37,7 +37,6 @@ pub(super) struct Writer {
     pub book: Arc<Book>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
-    pub max_age: Duration,
     pub progress: Arc<Progress>,
 }
 
@@ -100,9 +99,9 @@ impl Writer {
         // True once the whole batch is written, and so part of the same transaction if that is one.
         let needed = self.progress.needed_without(&ticket);
         let checkpoint = Checkpoint { journal: Arc::clone(self.journal.id()), needed };
-        match self.persist(&proposed, false, Some(&checkpoint)).await {
+        match self.persist(&proposed, Some(&checkpoint)).await {
             Ok(()) => self.journal.trim(needed),
-            Err(error) => self.write_apart(&proposed, false, error).await,
+            Err(error) => self.write_apart(&proposed, error).await,
         }
         self.progress.written(ticket);
     }
@@ -115,7 +114,7 @@ impl Writer {
     }
 
     /// Halves what the database refuses, until the one trace it will not take stands alone; that is set aside.
-    async fn write_apart(&self, proposed: &[Change], wait_expired: bool, refusal: PersistError) {
+    async fn write_apart(&self, proposed: &[Change], refusal: PersistError) {
         let mut parts = vec![(proposed, refusal)];
         while let Some((part, refusal)) = parts.pop() {
             if let [change] = part {
@@ -124,7 +123,7 @@ impl Writer {
             }
             let (left, right) = part.split_at(part.len() / 2);
             for half in [left, right] {
-                if let Err(error) = self.persist(half, wait_expired, None).await {
+                if let Err(error) = self.persist(half, None).await {
                     parts.push((half, error));
                 }
             }
@@ -156,27 +155,22 @@ impl Writer {
             }
             due.sort_unstable();
             let no_news: Vec<Change> = due.into_iter().map(|trace_id| Change::nothing(trace_id, now)).collect();
-            match self.attempt(&no_news, true, None).await {
+            match self.attempt(&no_news, None).await {
                 Ok(()) => {}
                 // Read again in a second: nothing is lost, and new traces must not wait for it.
                 Err(error) if error.passes() => {
                     return tracing::warn!(error = chain(&error), "waiting traces not written");
                 }
-                Err(error) => self.write_apart(&no_news, true, error).await,
+                Err(error) => self.write_apart(&no_news, error).await,
             }
         }
     }
 
     /// Tries until the database has taken it or refused it.
-    async fn persist(
-        &self,
-        proposed: &[Change],
-        wait_expired: bool,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<(), PersistError> {
+    async fn persist(&self, proposed: &[Change], checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
         let mut pause = Pause::default();
         loop {
-            match self.attempt(proposed, wait_expired, checkpoint).await {
+            match self.attempt(proposed, checkpoint).await {
                 Err(error) if error.passes() => {
                     if self.metrics.persist_up.get() == 1 {
                         tracing::warn!(error = chain(&error), "database away; the journal holds what comes");
@@ -195,18 +189,13 @@ impl Writer {
         }
     }
 
-    async fn attempt(
-        &self,
-        proposed: &[Change],
-        wait_expired: bool,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<(), PersistError> {
+    async fn attempt(&self, proposed: &[Change], checkpoint: Option<&Checkpoint>) -> Result<(), PersistError> {
         let mut work = self.store.begin(proposed).await?;
         let known = work.take_known();
         let now = now();
         let joined = |known: Known| {
             let place = proposed.binary_search_by_key(&known.trace_id, |change| change.trace_id);
-            self.joined(&proposed[place.expect("only what was asked for is told")], known, wait_expired, now)
+            self.joined(&proposed[place.expect("only what was asked for is told")], known, now)
         };
         let changes: Vec<Change> = known.into_iter().map(joined).collect();
         let rules = self.limits.rules();
@@ -229,33 +218,26 @@ impl Writer {
     /// What the trace becomes if nothing is known of it.
     fn proposal(&self, closed: Closed, now: Timestamp) -> Change {
         let Closed { trace_id, trace, first_seen, .. } = closed;
-        let wait_expired = first_seen.plus(self.max_age) <= now;
-        self.resolved(Change {
-            trace: trace.joined(Trace::default()),
-            wait_expired,
-            ..Change::nothing(trace_id, first_seen)
-        })
+        let change = Change { trace: trace.joined(Trace::default()), ..Change::nothing(trace_id, first_seen) };
+        self.resolved(change, first_seen, now)
     }
 
     /// What the trace becomes together with what is known of it.
-    fn joined(&self, proposal: &Change, known: Known, wait_expired: bool, now: Timestamp) -> Change {
-        let first_seen = known.first_seen.min(proposal.first_seen);
-        self.resolved(Change {
+    fn joined(&self, proposal: &Change, known: Known, now: Timestamp) -> Change {
+        let change = Change {
             trace: proposal.trace.clone().joined(known.trace),
-            wait_expired: wait_expired || known.wait_expired || first_seen.plus(self.max_age) <= now,
+            waits: known.waits,
             before: known.requests,
-            ..Change::nothing(proposal.trace_id, first_seen)
-        })
+            ..Change::nothing(proposal.trace_id, known.first_seen.min(proposal.first_seen))
+        };
+        self.resolved(change, proposal.first_seen, now)
     }
 
-    fn resolved(&self, change: Change) -> Change {
+    fn resolved(&self, change: Change, came: Timestamp, now: Timestamp) -> Change {
         let stored: Vec<Key> = change.before.iter().map(|request| request.record.key).collect();
-        let resolution = self.resolver.resolve(change.trace_id, &change.trace, change.wait_expired, &stored);
-        Change {
-            after: resolution.requests.into_iter().map(|request| self.priced(request)).collect(),
-            due: resolution.waiting.then(|| change.first_seen.plus(self.max_age)),
-            ..change
-        }
+        let look = Look { stored: &stored, waits: &change.waits, first_seen: change.first_seen, came, now };
+        let Resolution { requests, waits, due } = self.resolver.resolve(change.trace_id, &change.trace, look);
+        Change { due, waits, after: requests.into_iter().map(|request| self.priced(request)).collect(), ..change }
     }
 
     fn priced(&self, mut request: Request) -> Request {

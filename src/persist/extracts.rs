@@ -5,7 +5,7 @@ use super::store::Tx;
 use super::value::{Kind, Value};
 use super::{Change, Known, PersistError};
 use tacho_core::domain::ids::TraceId;
-use tacho_core::domain::trace::Trace;
+use tacho_core::domain::trace::{Trace, Waits};
 
 /// Leads every stored extract; another form of it gets another number.
 const EXTRACT_VERSION: u8 = 1;
@@ -28,7 +28,7 @@ pub(super) async fn insert(
 /// The stored extracts of these traces, each locked, without their rows.
 pub(super) async fn lock(tx: &mut Tx, ids: impl Iterator<Item = &TraceId>) -> Result<Vec<Known>, PersistError> {
     let sql = format!(
-        "SELECT trace_id, extract, first_seen_at, wait_expired FROM trace_extracts WHERE trace_id IN ({{rows}}) \
+        "SELECT trace_id, extract, first_seen_at FROM trace_extracts WHERE trace_id IN ({{rows}}) \
          ORDER BY trace_id{}",
         tx.lock()
     );
@@ -36,13 +36,8 @@ pub(super) async fn lock(tx: &mut Tx, ids: impl Iterator<Item = &TraceId>) -> Re
     let mut known = Vec::new();
     for row in tx.bulk(&sql, &[Kind::Text], ids).await? {
         let trace_id = rows::to_trace_id(&row, 0)?;
-        known.push(Known {
-            trace_id,
-            trace: decode(&row.bytes(1)?).ok_or(PersistError::Extract(trace_id))?,
-            first_seen: row.time(2)?,
-            wait_expired: row.flag(3)?,
-            requests: Vec::new(),
-        });
+        let (trace, waits) = decode(&row.bytes(1)?).ok_or(PersistError::Extract(trace_id))?;
+        known.push(Known { trace_id, trace, first_seen: row.time(2)?, waits, requests: Vec::new() });
     }
     Ok(known)
 }
@@ -52,7 +47,7 @@ pub(super) async fn write(tx: &mut Tx, instance: &str, changes: &[Change]) -> Re
     let rows = rows_of(changes.iter(), instance)?;
     let sql = format!(
         "INSERT INTO trace_extracts ({}) {{rows}} ON CONFLICT (trace_id) DO UPDATE SET extract = excluded.extract, \
-         first_seen_at = excluded.first_seen_at, wait_expired = excluded.wait_expired, due_at = excluded.due_at, \
+         first_seen_at = excluded.first_seen_at, due_at = excluded.due_at, \
          claimed_by = excluded.claimed_by",
         rows::EXTRACT_COLUMNS
     );
@@ -68,9 +63,8 @@ fn rows_of<'c>(changes: impl Iterator<Item = &'c Change>, instance: &str) -> Res
     let row = |change: &Change| {
         Ok(vec![
             Value::Text(change.trace_id.to_string()),
-            Value::Bytes(encode(&change.trace)?),
+            Value::Bytes(encode(change)?),
             Value::time(change.first_seen),
-            Value::Flag(change.wait_expired),
             change.due.map_or(Value::Null, Value::time),
             Value::text(instance),
         ])
@@ -78,12 +72,12 @@ fn rows_of<'c>(changes: impl Iterator<Item = &'c Change>, instance: &str) -> Res
     changes.map(row).collect()
 }
 
-pub(super) fn encode(trace: &Trace) -> Result<Vec<u8>, PersistError> {
-    postcard::to_stdvec(&(EXTRACT_VERSION, trace))
+pub(super) fn encode(change: &Change) -> Result<Vec<u8>, PersistError> {
+    postcard::to_stdvec(&(EXTRACT_VERSION, &change.trace, &change.waits))
         .map_err(|error| PersistError::Refused(sqlx::Error::Encode(error.into())))
 }
 
-fn decode(extract: &[u8]) -> Option<Trace> {
+fn decode(extract: &[u8]) -> Option<(Trace, Waits)> {
     let (version, rest) = extract.split_first()?;
     (*version == EXTRACT_VERSION).then(|| postcard::from_bytes(rest).ok())?
 }

@@ -26,7 +26,7 @@ use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::record::Request;
 use tacho_core::domain::time::Timestamp;
-use tacho_core::domain::trace::Trace;
+use tacho_core::domain::trace::{Trace, Waits};
 
 pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
 pub use counters::CounterRow;
@@ -144,8 +144,7 @@ pub struct Known {
     pub trace_id: TraceId,
     pub trace: Trace,
     pub first_seen: Timestamp,
-    /// Its calls have waited long enough for a request.
-    pub wait_expired: bool,
+    pub waits: Waits,
     /// Its rows as they stand, by key.
     pub requests: Vec<Request>,
 }
@@ -165,7 +164,7 @@ pub struct Change {
     pub trace_id: TraceId,
     pub trace: Trace,
     pub first_seen: Timestamp,
-    pub wait_expired: bool,
+    pub waits: Waits,
     /// When to look at it again without a new span; `None` if all its calls have their request.
     pub due: Option<Timestamp>,
     /// What stood there before, as `Known` told.
@@ -177,7 +176,7 @@ impl Change {
     /// Of a trace of which nothing came and nothing is known.
     pub fn nothing(trace_id: TraceId, first_seen: Timestamp) -> Self {
         let (trace, before, after) = (Trace::default(), Vec::new(), Vec::new());
-        Self { trace_id, trace, first_seen, wait_expired: false, due: None, before, after }
+        Self { trace_id, trace, first_seen, waits: Waits::new(), due: None, before, after }
     }
 
     /// Nothing came of it and nothing is waited for: the store need not remember it.

@@ -40,8 +40,8 @@ pub(super) const CALL_KINDS: &[Kind] = &[
     Flag, Real, Real, Text, Text,
 ];
 
-pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, wait_expired, due_at, claimed_by";
-pub(super) const EXTRACT_KINDS: &[Kind] = &[Text, Bytes, Time, Flag, Time, Text];
+pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, due_at, claimed_by";
+pub(super) const EXTRACT_KINDS: &[Kind] = &[Text, Bytes, Time, Time, Text];
 
 pub(super) fn of_record(record: &Record, mark: &Mark) -> Values {
     let totals = &record.totals;

@@ -163,7 +163,7 @@ impl Store {
         let values = [
             Value::Text(change.trace_id.to_string()),
             Value::text(reason),
-            Value::Bytes(extracts::encode(&change.trace)?),
+            Value::Bytes(extracts::encode(change)?),
             Value::time(now),
         ];
         let mut tx = self.writing().await?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use gather::{Closed, Gatherer};
-pub use resolve::{Resolution, Resolver};
+pub use resolve::{Look, Resolution, Resolver};
 
 /// The section `[assemble]`.
 #[derive(Clone, Debug, Deserialize)]

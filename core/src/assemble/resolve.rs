@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::AssembleConfig;
 use super::calls::{self, Sighting};
@@ -14,20 +15,37 @@ use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::money::NanoUsd;
 use crate::domain::pattern::Pattern;
 use crate::domain::record::{Record, Request, Totals};
-use crate::domain::trace::Trace;
+use crate::domain::time::Timestamp;
+use crate::domain::trace::{Trace, Waits};
 
 /// What a trace comes to, as far as its spans are known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Resolution {
     /// By key.
     pub requests: Vec<Request>,
-    /// There are calls whose request has not come, or nothing yet that leaves a record.
-    pub waiting: bool,
+    /// Each parent that has not come and has calls below it, whether or not these have a record by now.
+    pub waits: Waits,
+    /// When to look again without a new span: a wait ends.
+    pub due: Option<Timestamp>,
+}
+
+/// What is known of a trace beside its spans, and when it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'k> {
+    /// The keys of the records that it has: where a key could be one of several, it stays what it was.
+    pub stored: &'k [Key],
+    pub waits: &'k Waits,
+    /// When the first span of the trace came.
+    pub first_seen: Timestamp,
+    /// When the first span came that no look has seen yet: a parent that is missed for the first time is missed since then.
+    pub came: Timestamp,
+    pub now: Timestamp,
 }
 
 /// The rules of the operator that decide what becomes a record.
 pub struct Resolver {
     ignore: Vec<Pattern>,
+    max_age: Duration,
 }
 
 /// Tenant of whom no span says otherwise.
@@ -50,14 +68,15 @@ enum Owner {
 
 impl Resolver {
     pub fn new(config: &AssembleConfig) -> Self {
-        Self { ignore: config.ignore.iter().map(|pattern| Pattern::new(pattern)).collect() }
+        let ignore = config.ignore.iter().map(|pattern| Pattern::new(pattern)).collect();
+        Self { ignore, max_age: config.max_age }
     }
 
-    /// Expects a trace in canonical form. `wait_expired`: calls without a request have waited long enough and get a record of their own.
-    /// `stored` are the keys of the records that this trace has: where a key could be one of several, it stays what it was.
-    pub fn resolve(&self, trace_id: TraceId, trace: &Trace, wait_expired: bool, stored: &[Key]) -> Resolution {
+    /// Expects a trace in canonical form.
+    pub fn resolve(&self, trace_id: TraceId, trace: &Trace, look: Look<'_>) -> Resolution {
         let tree = Tree::of(trace);
-        let about = About { trace_id, stored, members: members(&tree), users: nearest_users(&tree), tree: &tree };
+        let (members, users) = (members(&tree), nearest_users(&tree));
+        let about = About { trace_id, stored: look.stored, members, users, tree: &tree };
         let mut owners: BTreeMap<Owner, Vec<Sighting>> = BTreeMap::new();
         for place in 0..tree.nodes.len() {
             if tree.nodes[place].server == Some(place) {
@@ -67,15 +86,22 @@ impl Resolver {
         for sighting in calls::find(&tree) {
             owners.entry(owner_of_call(&tree, &sighting)).or_default().push(sighting);
         }
-        let nothing_yet = owners.is_empty();
-        let orphans = owners.keys().any(|owner| matches!(owner, Owner::Missing(_)));
-        if !wait_expired {
-            owners.retain(|owner, _| matches!(owner, Owner::Request(_)));
-        }
+        let nothing_yet = owners.is_empty().then_some(look.first_seen);
+        let mut waits = Waits::new();
+        owners.retain(|owner, _| match owner {
+            Owner::Request(_) => true,
+            Owner::Missing(parent) => {
+                let since = look.waits.get(parent).copied().unwrap_or(look.came);
+                waits.insert(*parent, since);
+                since.plus(self.max_age) <= look.now
+            }
+        });
+        let ends = waits.values().copied().chain(nothing_yet).map(|since| since.plus(self.max_age));
+        let due = ends.filter(|end| *end > look.now).min();
         let requests = owners.into_iter().flat_map(|(owner, sightings)| about.requests(owner, sightings));
         let mut requests: Vec<Request> = requests.filter(|request| !self.ignores(request)).collect();
         requests.sort_unstable_by_key(|request| request.record.key);
-        Resolution { requests, waiting: !wait_expired && (orphans || nothing_yet) }
+        Resolution { requests, waits, due }
     }
 
     /// A request that called a model is money, and stays.

@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::SpanId;
 use super::span::{Origin, Span};
+use super::time::Timestamp;
 
 /// Spans under the resource and scope they came with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     parts: Vec<Part>,
 }
+
+/// Since when each parent that has not come is waited for.
+pub type Waits = BTreeMap<SpanId, Timestamp>;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Part {

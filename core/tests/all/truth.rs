@@ -8,12 +8,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value;
-use tacho_core::assemble::{AssembleConfig, Resolver};
+use tacho_core::assemble::{AssembleConfig, Look, Resolver};
 use tacho_core::decode::{OwnKeys, Rules, read_json, read_protobuf};
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::record::Request;
 use tacho_core::domain::span::Received;
-use tacho_core::domain::trace::Trace;
+use tacho_core::domain::time::Timestamp;
+use tacho_core::domain::trace::{Trace, Waits};
 
 fn captures() -> Vec<PathBuf> {
     let mut captures: Vec<_> =
@@ -54,7 +55,10 @@ fn resolve(deliveries: impl IntoIterator<Item = Vec<Received>>) -> Vec<Request> 
         }
     }
     let resolver = Resolver::new(&AssembleConfig { ignore: vec![], ..AssembleConfig::default() });
-    traces.into_iter().flat_map(|(trace_id, trace)| resolver.resolve(trace_id, &trace, true, &[]).requests).collect()
+    // Nothing is waited for any longer.
+    let (start, waits) = (Timestamp(0), Waits::new());
+    let look = Look { stored: &[], waits: &waits, first_seen: start, came: start, now: Timestamp::LATEST };
+    traces.into_iter().flat_map(|(trace_id, trace)| resolver.resolve(trace_id, &trace, look).requests).collect()
 }
 
 /// What is compared of a request.

@@ -25,7 +25,7 @@ use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::record::{Record, Request, Totals};
 use tacho_core::domain::span::{Kind, Origin, Span};
 use tacho_core::domain::time::Timestamp;
-use tacho_core::domain::trace::Trace;
+use tacho_core::domain::trace::{Trace, Waits};
 
 use crate::support::postgres::Postgres;
 
@@ -289,7 +289,7 @@ async fn summary(store: &Store, user: &str) -> (i64, i64) {
 
 fn change(trace: u8, before: Vec<Request>, after: Vec<Request>) -> Change {
     let (trace_id, first_seen) = (trace_id(trace), time(NOW));
-    Change { trace_id, trace: extract(), first_seen, wait_expired: false, due: None, before, after }
+    Change { trace_id, trace: extract(), first_seen, waits: Waits::new(), due: None, before, after }
 }
 
 /// The times at which the requests of the cases begin.

@@ -11,7 +11,7 @@ use tacho_core::domain::plan::Plans;
 use tacho_core::domain::record::Request;
 use tacho_core::domain::span::{Kind, Origin, Span};
 use tacho_core::domain::time::Timestamp;
-use tacho_core::domain::trace::Trace;
+use tacho_core::domain::trace::{Trace, Waits};
 
 use super::faults::execute;
 use super::{all_accounts, request, request_of, rows, span_id, time, trace_id};
@@ -438,7 +438,7 @@ fn change(trace: u8, before: Vec<Request>, after: &[Request]) -> Change {
     }
     let (trace_id, first_seen) = (trace_id(trace), Timestamp(0));
     let trace = spans.joined(Trace::default());
-    Change { trace_id, trace, first_seen, wait_expired: false, due: None, before, after: after.to_vec() }
+    Change { trace_id, trace, first_seen, waits: Waits::new(), due: None, before, after: after.to_vec() }
 }
 
 /// Two instances write, reset, change plans and end periods of the same few accounts, in any order.

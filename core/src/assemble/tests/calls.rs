@@ -186,7 +186,7 @@ fn spans_without_ids_that_differ_in_anything_stay_apart() {
               #8 m in=10 out=5 [8]
               #9 m in=10 out=5 error=_OTHER [9]
               #3 m in=10 out=5 [3]
-            waiting
+            waiting for #7d0
         "#]],
     );
 }

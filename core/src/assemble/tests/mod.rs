@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use expect_test::Expect;
 
-use super::{AssembleConfig, Resolution, Resolver};
-use crate::domain::call::{Call, Usage};
+use super::{AssembleConfig, Look, Resolution, Resolver};
+use crate::domain::call::{Call, Key, Usage};
 use crate::domain::facts::{FactsBuilder, Field};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::record::Request;
 use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::time::Timestamp;
-use crate::domain::trace::Trace;
+use crate::domain::trace::{Trace, Waits};
 
 /// One span being described; times are milliseconds.
 #[derive(Clone, Debug)]
@@ -148,9 +148,15 @@ fn delivery<'s>(sketches: impl IntoIterator<Item = &'s Sketch>) -> Trace {
     trace
 }
 
-fn resolve(sketches: &[Sketch], wait_expired: bool) -> Resolution {
+fn resolve(sketches: &[Sketch], expired: bool) -> Resolution {
     let trace = Trace::default().joined(delivery(sketches));
-    Resolver::new(&AssembleConfig::default()).resolve(trace_id(), &trace, wait_expired, &[])
+    Resolver::new(&AssembleConfig::default()).resolve(trace_id(), &trace, look(&[], &Waits::new(), expired))
+}
+
+/// At the first look, or when nothing is waited for any longer.
+fn look<'k>(stored: &'k [Key], waits: &'k Waits, expired: bool) -> Look<'k> {
+    let now = if expired { Timestamp::LATEST } else { Timestamp(0) };
+    Look { stored, waits, first_seen: Timestamp(0), came: Timestamp(0), now }
 }
 
 /// What the spans come to while more may come.
@@ -168,8 +174,11 @@ fn show(resolution: &Resolution) -> String {
     for request in &resolution.requests {
         show_request(&mut text, request);
     }
-    if resolution.waiting {
-        text.push_str("waiting\n");
+    if resolution.due.is_some() && resolution.waits.is_empty() {
+        text.push_str("nothing yet\n");
+    }
+    for parent in resolution.waits.keys().filter(|_| resolution.due.is_some()) {
+        writeln!(text, "waiting for {}", short(*parent)).unwrap();
     }
     text
 }

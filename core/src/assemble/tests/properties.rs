@@ -9,7 +9,6 @@ use proptest::sample::select;
 
 use super::*;
 use crate::assemble::tree::Tree;
-use crate::domain::call::Key;
 use crate::domain::record::Totals;
 
 const KINDS: [Kind; 4] = [Kind::Internal, Kind::Server, Kind::Client, Kind::Consumer];
@@ -110,10 +109,10 @@ proptest! {
         let once = joined(&spans);
         prop_assert_eq!(&once, &whole);
         let resolver = Resolver::new(&AssembleConfig::default());
-        for wait_expired in [false, true] {
+        for expired in [false, true] {
             prop_assert_eq!(
-                resolver.resolve(trace_id(), &once, wait_expired, &[]),
-                resolver.resolve(trace_id(), &whole, wait_expired, &[])
+                resolver.resolve(trace_id(), &once, look(&[], &Waits::new(), expired)),
+                resolver.resolve(trace_id(), &whole, look(&[], &Waits::new(), expired))
             );
         }
     }
@@ -197,11 +196,11 @@ proptest! {
     fn each_parent_that_never_came_has_its_own_records(spans in forest()) {
         let first = resolve(&spans, false);
         let last = resolve(&spans, true);
-        prop_assert!(!last.waiting);
+        prop_assert_eq!(&first.waits, &last.waits);
         let (attributed, others): (Vec<Request>, Vec<Request>) =
             last.requests.into_iter().partition(|request| request.record.method.is_some());
         prop_assert_eq!(first.requests, attributed);
-        prop_assert!(first.waiting || others.is_empty());
+        prop_assert_eq!(first.waits.is_empty(), others.is_empty());
         prop_assert!(others.iter().all(|other| !other.calls.is_empty()), "a parent without calls leaves no record");
     }
 
@@ -214,9 +213,9 @@ proptest! {
         for number in 0..4 {
             let part = again.iter().filter(|(_, delivery)| *delivery == number).map(|(sketch, _)| sketch);
             whole = whole.joined(delivery(part));
-            let now = resolver.resolve(trace_id(), &whole, true, &stored).requests;
+            let now = resolver.resolve(trace_id(), &whole, look(&stored, &Waits::new(), true)).requests;
             stored = now.iter().map(|request| request.record.key).collect();
-            let kept = resolver.resolve(trace_id(), &whole, true, &stored).requests;
+            let kept = resolver.resolve(trace_id(), &whole, look(&stored, &Waits::new(), true)).requests;
             prop_assert_eq!(&now, &kept, "a second look moves no key");
         }
         let keyless = |requests: Vec<Request>| {
@@ -225,8 +224,8 @@ proptest! {
             calls.sort_by_key(|(user, _, calls)| (calls.first().map(|call| call.key), user.clone()));
             calls
         };
-        let fresh = resolver.resolve(trace_id(), &joined(&spans), true, &[]).requests;
-        let followed = resolver.resolve(trace_id(), &whole, true, &stored).requests;
+        let fresh = resolver.resolve(trace_id(), &joined(&spans), look(&[], &Waits::new(), true)).requests;
+        let followed = resolver.resolve(trace_id(), &whole, look(&stored, &Waits::new(), true)).requests;
         prop_assert_eq!(keyless(fresh), keyless(followed));
     }
 

@@ -2,8 +2,9 @@
 
 use expect_test::expect;
 
+use std::time::Duration;
+
 use super::*;
-use crate::domain::call::Key;
 
 fn call(id: u64) -> Sketch {
     chat(id).tokens(10, 5)
@@ -119,16 +120,19 @@ fn a_trace_with_nothing_leaves_nothing() {
     check(
         [],
         expect![[r#"
-        waiting
-    "#]],
+            nothing yet
+        "#]],
     );
     check(
         [span(1), span(2).under(1)],
         expect![[r#"
-        waiting
-    "#]],
+            nothing yet
+        "#]],
     );
-    check_expired([span(1), span(2).under(1)], expect![[""]]);
+    check_expired(
+        [span(1), span(2).under(1)],
+        expect![""],
+    );
 }
 
 #[test]
@@ -136,8 +140,9 @@ fn calls_without_their_request_wait() {
     check(
         [call(2).under(9), call(3).under(8)],
         expect![[r#"
-        waiting
-    "#]],
+            waiting for #8
+            waiting for #9
+        "#]],
     );
 }
 
@@ -172,10 +177,10 @@ fn some_calls_wait_while_a_request_is_here() {
     check(
         [server(1), call(2).under(1), call(3).under(9)],
         expect![[r#"
-        #1 POST /chat 200
-          #2 m in=10 out=5 [a]
-        waiting
-    "#]],
+            #1 POST /chat 200
+              #2 m in=10 out=5 [a]
+            waiting for #9
+        "#]],
     );
     check_expired(
         [server(1), call(2).under(1), call(3).under(9)],
@@ -331,7 +336,8 @@ fn a_user_named_above_the_request_is_not_its_user() {
 
 fn keys(spans: &[Sketch], stored: &[Key]) -> Vec<Key> {
     let resolver = Resolver::new(&AssembleConfig::default());
-    let requests = resolver.resolve(trace_id(), &Trace::default().joined(delivery(spans)), true, stored).requests;
+    let trace = Trace::default().joined(delivery(spans));
+    let requests = resolver.resolve(trace_id(), &trace, look(stored, &Waits::new(), true)).requests;
     requests.iter().map(|request| request.record.key).collect()
 }
 
@@ -360,4 +366,34 @@ fn a_tenant_that_is_told_late_moves_nothing() {
     let first = [server(1), call(2).under(1)];
     let later = [first[0].clone(), first[1].clone(), span(3).under(1).text(Field::Tenant, "acme")];
     assert_eq!(keys(&later, &[]), keys(&first, &[]));
+}
+
+/// A trace may be as old as it likes: what is missed for the first time is waited for as long as everything else. A record is made of
+/// it no sooner, which its parent would only take back.
+#[test]
+fn each_parent_is_waited_for_since_it_was_first_missed() {
+    let resolver = Resolver::new(&AssembleConfig::default());
+    let minute = |number: u64| Timestamp(0).plus(Duration::from_secs(60 * number));
+    let seen = |spans: &[Sketch], waits: &Waits, came, now| {
+        let look = Look { stored: &[], waits, first_seen: minute(0), came: minute(came), now: minute(now) };
+        let Resolution { requests, waits, due } =
+            resolver.resolve(trace_id(), &Trace::default().joined(delivery(spans)), look);
+        let parents: Vec<String> = requests.iter().map(|request| short(request.record.key.span_id)).collect();
+        (parents.join(" "), waits, due)
+    };
+    let first = call(2).under(8);
+    let (recorded, waits, due) = seen(std::slice::from_ref(&first), &Waits::new(), 0, 1);
+    assert_eq!((recorded.as_str(), due), ("", Some(minute(10))));
+    // In the ninth minute another one is missed, and in the tenth the first wait ends.
+    let both = [first, call(3).under(9)];
+    let (recorded, waits, due) = seen(&both, &waits, 9, 9);
+    assert_eq!((recorded.as_str(), due), ("", Some(minute(10))));
+    let (recorded, waits, due) = seen(&both, &waits, 10, 10);
+    assert_eq!((recorded.as_str(), due), ("#8", Some(minute(19))));
+    let (recorded, waits, due) = seen(&both, &waits, 19, 19);
+    assert_eq!((recorded.as_str(), due), ("#8 #9", None));
+    // Both stay recorded, whatever comes; and the first is waited for no longer when it is here.
+    let [first, second] = both;
+    let (recorded, waits, due) = seen(&[first, second, server(8)], &waits, 30, 30);
+    assert_eq!((recorded.as_str(), due, waits.len()), ("#8 #9", None, 1));
 }
