@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::AssembleConfig;
 use super::calls::{self, Sighting};
 use super::endpoint::{agent_in_path, endpoint};
@@ -76,7 +78,8 @@ impl Resolver {
     pub fn resolve(&self, trace_id: TraceId, trace: &Trace, look: Look<'_>) -> Resolution {
         let tree = Tree::of(trace);
         let (members, users) = (members(&tree), nearest_users(&tree));
-        let about = About { trace_id, stored: look.stored, members, users, tree: &tree };
+        let stored = look.stored.iter().map(|key| (key.span_id, *key)).collect();
+        let about = About { trace_id, stored, members, users, tree: &tree };
         let mut owners: BTreeMap<Owner, Vec<Sighting>> = BTreeMap::new();
         for place in 0..tree.nodes.len() {
             if tree.nodes[place].server == Some(place) {
@@ -93,7 +96,8 @@ impl Resolver {
             Owner::Missing(parent) => {
                 let since = look.waits.get(parent).copied().unwrap_or(look.came);
                 waits.insert(*parent, since);
-                since.plus(self.max_age) <= look.now
+                // What has a record keeps it, also by a clock that is behind the one by which it was written.
+                since.plus(self.max_age) <= look.now || about.stored.contains_key(parent)
             }
         });
         let ends = waits.values().copied().chain(nothing_yet).map(|since| since.plus(self.max_age));
@@ -158,7 +162,8 @@ struct About<'t> {
     tree: &'t Tree<'t>,
     members: BTreeMap<Owner, Vec<usize>>,
     users: Vec<Option<usize>>,
-    stored: &'t [Key],
+    /// By span: no two records of a trace have the same.
+    stored: FxHashMap<SpanId, Key>,
 }
 
 impl<'t> About<'t> {
@@ -243,7 +248,7 @@ impl<'t> About<'t> {
             numbers().min_by_key(|place| self.tree.order(*place)).expect("a missing parent has calls below it");
         let earliest = &self.tree.nodes[earliest];
         let end = numbers().map(|place| self.tree.nodes[place].span.end).max().unwrap_or(earliest.span.end);
-        let stored = self.stored.iter().find(|key| key.span_id == parent).copied();
+        let stored = self.stored.get(&parent).copied();
         Record {
             key: stored.unwrap_or(Key { span_id: parent, ..self.key(earliest) }),
             tenant: self.tenant(owner, earliest, user.as_deref()),
@@ -264,7 +269,10 @@ impl<'t> About<'t> {
     /// where one of several is in use, it stays in use.
     fn of_other_user(&self, owner: Owner, whole: &Record, mut places: Vec<usize>) -> Record {
         places.sort_unstable_by_key(|place| self.tree.order(*place));
-        let in_use = |place: &usize| self.stored.contains(&self.key(&self.tree.nodes[*place]));
+        let in_use = |place: &usize| {
+            let key = self.key(&self.tree.nodes[*place]);
+            self.stored.get(&key.span_id) == Some(&key)
+        };
         let place = places.iter().copied().find(in_use).unwrap_or(places[0]);
         let node = &self.tree.nodes[place];
         let facts = &node.span.facts;

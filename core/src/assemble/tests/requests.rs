@@ -129,10 +129,7 @@ fn a_trace_with_nothing_leaves_nothing() {
             nothing yet
         "#]],
     );
-    check_expired(
-        [span(1), span(2).under(1)],
-        expect![""],
-    );
+    check_expired([span(1), span(2).under(1)], expect![""]);
 }
 
 #[test]
