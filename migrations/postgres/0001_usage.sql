@@ -1,7 +1,7 @@
 -- Times have microseconds and are in UTC. Ids are lower-case hex, so that one pasted into a WHERE clause works.
 
--- One row per bot request. plan and free (it used up one of the plan's free requests) are as they were when it was first counted
--- for its user.
+-- One row per bot request. plan and free_request are as they were when it was first counted for its user; free_request says that it
+-- used up one of the plan's free requests.
 CREATE TABLE usage_records (
     id BIGINT GENERATED ALWAYS AS IDENTITY UNIQUE,
     started_at TIMESTAMPTZ NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE usage_records (
     unpriced_calls BIGINT NOT NULL,
     model TEXT,
     plan TEXT NOT NULL,
-    free BOOLEAN NOT NULL,
+    free_request BOOLEAN NOT NULL,
     revision BIGINT NOT NULL,
     change_seq BIGINT NOT NULL,
     updated_at TIMESTAMPTZ NOT NULL,
@@ -41,7 +41,7 @@ CREATE TABLE usage_records (
 CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at);
 CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
 CREATE INDEX usage_records_by_change ON usage_records (change_seq);
-CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free;
+CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free_request;
 
 CREATE SEQUENCE usage_records_change_seq;
 
@@ -116,9 +116,9 @@ CREATE TABLE billing_accounts (
     period_ends_at TIMESTAMPTZ,
     period_kind TEXT NOT NULL DEFAULT 'month',
     period_anchor TEXT NOT NULL DEFAULT 'calendar' CHECK (period_anchor IN ('calendar', 'anniversary')),
-    time_zone TEXT NOT NULL DEFAULT 'UTC',
+    timezone TEXT NOT NULL DEFAULT 'UTC',
     first_request_at TIMESTAMPTZ NOT NULL,
-    reset_at TIMESTAMPTZ,
+    last_manual_reset_at TIMESTAMPTZ,
     created_at TIMESTAMPTZ NOT NULL,
     updated_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (tenant, user_id)
@@ -133,9 +133,9 @@ CREATE TABLE account_resets (
     user_id TEXT NOT NULL,
     period_started_at TIMESTAMPTZ NOT NULL,
     next_period_started_at TIMESTAMPTZ NOT NULL,
-    reset_at TIMESTAMPTZ NOT NULL,
-    reason TEXT NOT NULL CHECK (reason IN ('period', 'manual', 'plan')),
-    detail TEXT,
+    created_at TIMESTAMPTZ NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('period', 'manual', 'plan')),
+    reason TEXT,
     plan TEXT NOT NULL,
     next_plan TEXT NOT NULL,
     requests_used BIGINT NOT NULL,

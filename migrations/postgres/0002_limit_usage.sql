@@ -13,7 +13,7 @@ CREATE TABLE limit_usage (
 CREATE INDEX limit_usage_by_limit ON limit_usage (limit_name, used);
 
 -- Names this database among those that share limits.
-CREATE TABLE ledger_identity (
+CREATE TABLE database_identity (
     id TEXT NOT NULL PRIMARY KEY
 );
-INSERT INTO ledger_identity VALUES (replace(gen_random_uuid()::text, '-', ''));
+INSERT INTO database_identity VALUES (replace(gen_random_uuid()::text, '-', ''));

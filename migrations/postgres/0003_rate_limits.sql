@@ -9,7 +9,7 @@ CREATE TABLE rate_limits (
 CREATE INDEX rate_limits_by_end ON rate_limits (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Instances that live.
-CREATE TABLE limit_nodes (
-    node TEXT NOT NULL PRIMARY KEY,
+CREATE TABLE limit_instances (
+    instance TEXT NOT NULL PRIMARY KEY,
     expires_at bigint NOT NULL
 );

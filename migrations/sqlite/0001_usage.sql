@@ -1,7 +1,7 @@
 -- Times are RFC 3339 texts in UTC with six decimals: their order is the order of time. Ids are lower-case hex.
 
--- One row per bot request. plan and free (it used up one of the plan's free requests) are as they were when it was first counted
--- for its user.
+-- One row per bot request. plan and free_request are as they were when it was first counted for its user; free_request says that it
+-- used up one of the plan's free requests.
 CREATE TABLE usage_records (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     started_at TEXT NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE usage_records (
     unpriced_calls INTEGER NOT NULL,
     model TEXT,
     plan TEXT NOT NULL,
-    free INTEGER NOT NULL,
+    free_request INTEGER NOT NULL,
     revision INTEGER NOT NULL,
     change_seq INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
@@ -41,7 +41,7 @@ CREATE TABLE usage_records (
 CREATE INDEX usage_records_by_user ON usage_records (tenant, user_id, started_at);
 CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
 CREATE INDEX usage_records_by_change ON usage_records (change_seq);
-CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free;
+CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free_request;
 
 -- The last change_seq that was given: never again, even if its row is deleted.
 CREATE TABLE usage_records_change_seq (
@@ -120,9 +120,9 @@ CREATE TABLE billing_accounts (
     period_ends_at TEXT,
     period_kind TEXT NOT NULL DEFAULT 'month',
     period_anchor TEXT NOT NULL DEFAULT 'calendar' CHECK (period_anchor IN ('calendar', 'anniversary')),
-    time_zone TEXT NOT NULL DEFAULT 'UTC',
+    timezone TEXT NOT NULL DEFAULT 'UTC',
     first_request_at TEXT NOT NULL,
-    reset_at TEXT,
+    last_manual_reset_at TEXT,
     created_at TEXT NOT NULL,
     updated_at TEXT NOT NULL,
     PRIMARY KEY (tenant, user_id)
@@ -137,9 +137,9 @@ CREATE TABLE account_resets (
     user_id TEXT NOT NULL,
     period_started_at TEXT NOT NULL,
     next_period_started_at TEXT NOT NULL,
-    reset_at TEXT NOT NULL,
-    reason TEXT NOT NULL CHECK (reason IN ('period', 'manual', 'plan')),
-    detail TEXT,
+    created_at TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('period', 'manual', 'plan')),
+    reason TEXT,
     plan TEXT NOT NULL,
     next_plan TEXT NOT NULL,
     requests_used INTEGER NOT NULL,

@@ -13,7 +13,7 @@ CREATE TABLE limit_usage (
 CREATE INDEX limit_usage_by_limit ON limit_usage (limit_name, used);
 
 -- Names this database among those that share limits.
-CREATE TABLE ledger_identity (
+CREATE TABLE database_identity (
     id TEXT NOT NULL PRIMARY KEY
 ) WITHOUT ROWID;
-INSERT INTO ledger_identity VALUES (lower(hex(randomblob(16))));
+INSERT INTO database_identity VALUES (lower(hex(randomblob(16))));

@@ -1,4 +1,4 @@
-//! `/v1/accounts`: accounts and their ledger; a plan is set and an account reset by POST. These take JSON only, which a page in a
+//! `/v1/accounts`: accounts and their history; a plan is set and an account reset by POST. These take JSON only, which a page in a
 //! browser cannot send to another host without asking first.
 
 use axum::Json;
@@ -11,7 +11,7 @@ use super::{Handles, LARGEST_PAGE};
 use crate::persist::{AccountFilter, AccountPage};
 use tacho_core::domain::account::AccountId;
 
-/// Entries of the ledger that are shown with an account.
+/// Entries of the history that are shown with an account.
 const ENTRIES: u32 = 100;
 
 #[derive(Deserialize)]

@@ -260,7 +260,7 @@ async fn connect(limits: &Limits, config: &Config, store: &OnceLock<Store>) {
     let mut pause = Pause::default();
     let ledger = loop {
         if let Some(store) = store.get() {
-            match store.ledger_id().await {
+            match store.database_id().await {
                 Ok(id) => break id,
                 Err(error) => tracing::debug!(%error, "name of the database not read"),
             }
@@ -284,7 +284,7 @@ pub async fn looking_limits(config: &Config, store: Arc<OnceLock<Store>>) -> Res
     let others = Others { metrics: &Metrics::default(), book, store: Arc::clone(&store), notices: None };
     let limits = limits(config, "looking".into(), others);
     if let Some(store) = store.get()
-        && let Ok(ledger) = store.ledger_id().await
+        && let Ok(ledger) = store.database_id().await
     {
         limits.set_ledger(ledger);
     }

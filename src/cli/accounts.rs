@@ -13,7 +13,7 @@ use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::plan::Plans;
 use tacho_core::domain::time::Timestamp;
 
-/// Entries of the ledger that are shown with an account.
+/// Entries of the history that are shown with an account.
 const ENTRIES: u32 = 20;
 
 #[derive(Args)]
@@ -37,14 +37,14 @@ enum Verb {
         #[arg(long, default_value = "1000")]
         limit: u32,
     },
-    /// One account with the last entries of its ledger.
+    /// One account with the last entries of its history.
     Show(Whose),
     /// Put an account on a plan of the configuration.
     SetPlan {
         #[command(flatten)]
         whose: Whose,
         plan: String,
-        /// Who wants it, or why; it stands in the ledger.
+        /// Who wants it, or why; it stands in the history of the account.
         #[arg(long)]
         reason: Option<String>,
     },
@@ -52,7 +52,7 @@ enum Verb {
     Reset {
         #[command(flatten)]
         whose: Whose,
-        /// Who wants it, or why; it stands in the ledger.
+        /// Who wants it, or why; it stands in the history of the account.
         #[arg(long)]
         reason: Option<String>,
     },
@@ -171,7 +171,7 @@ fn as_account(row: &AccountRow, entries: &[ResetRow], plans: &Plans) -> String {
     let lines = [
         ("account", account(&row.tenant, &row.user_id)),
         ("plan", plain(&row.plan)),
-        ("period", format!("{}, {}, {}", row.period_kind, row.period_anchor, row.time_zone)),
+        ("period", format!("{}, {}, {}", row.period_kind, row.period_anchor, row.timezone)),
         ("since", row.period_started_at.clone()),
         ("until", until.to_owned()),
         ("free requests", format!("{} of {}", grouped(row.free_requests_used), grouped(free.into()))),
@@ -179,7 +179,7 @@ fn as_account(row: &AccountRow, entries: &[ResetRow], plans: &Plans) -> String {
         ("tokens", grouped(row.tokens_used_current_period)),
         ("USD", NanoUsd(row.cost_used_current_period_nanousd).to_string()),
         ("first request", row.first_request_at.clone()),
-        ("reset by hand", row.reset_at.clone().unwrap_or_else(|| "(never)".to_owned())),
+        ("reset by hand", row.last_manual_reset_at.clone().unwrap_or_else(|| "(never)".to_owned())),
     ];
     let text: Vec<String> = lines.into_iter().map(|(name, value)| format!("{name:<13}  {value}")).collect();
     if entries.is_empty() {
@@ -199,11 +199,11 @@ fn entry(entry: &ResetRow) -> Vec<String> {
     } else {
         format!("{} -> {}", plain(&entry.plan), plain(&entry.next_plan))
     };
-    let mut cells = vec![entry.reason.clone()];
-    cells.extend([&entry.reset_at, &entry.period_started_at, &entry.next_period_started_at].map(|time| minute(time)));
+    let mut cells = vec![entry.kind.clone()];
+    cells.extend([&entry.created_at, &entry.period_started_at, &entry.next_period_started_at].map(|time| minute(time)));
     cells.extend([plan, grouped(entry.requests_used), grouped(entry.tokens_used)]);
     cells.push(NanoUsd(entry.cost_used_nanousd).to_string());
-    cells.push(plain(entry.detail.as_deref().unwrap_or_default()));
+    cells.push(plain(entry.reason.as_deref().unwrap_or_default()));
     cells
 }
 
@@ -229,11 +229,11 @@ mod tests {
             period_ends_at: Some("2026-05-31T22:00:00.000000Z".into()),
             period_kind: "month".into(),
             period_anchor: "calendar".into(),
-            time_zone: "Europe/Berlin".into(),
+            timezone: "Europe/Berlin".into(),
             first_request_at: "2026-01-02T03:04:05.000006Z".into(),
-            reset_at: None,
+            last_manual_reset_at: None,
             created_at: "2026-01-02T03:04:09.000000Z".into(),
-            resets: 1,
+            ended_periods: 1,
         }
     }
 
@@ -248,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_shown_with_its_ledger() {
+    fn an_account_is_shown_with_its_history() {
         let plans: Plans = toml::from_str("free = { free_requests = 5 }").unwrap();
         let entry = ResetRow {
             period_started_at: "2026-03-31T22:00:00.000000Z".into(),
             next_period_started_at: "2026-04-30T22:00:00.000000Z".into(),
-            reset_at: "2026-04-30T22:00:04.000000Z".into(),
-            reason: "plan".into(),
-            detail: Some("asked\u{1b}[31m".into()),
+            created_at: "2026-04-30T22:00:04.000000Z".into(),
+            kind: "plan".into(),
+            reason: Some("asked\u{1b}[31m".into()),
             plan: "free".into(),
             next_plan: "pro".into(),
             requests_used: 7,

@@ -22,9 +22,9 @@ pub(super) struct LimitsArguments {
 enum LimitsVerb {
     /// Each limit in words, with the most that can be used beyond it.
     Explain {
-        /// How many instances share the limits; by default `limits.expected_nodes`.
+        /// How many instances share the limits; by default `limits.expected_instances`.
         #[arg(long)]
-        nodes: Option<u32>,
+        instances: Option<u32>,
         #[arg(long)]
         json: bool,
     },
@@ -65,18 +65,18 @@ pub(super) async fn limits(
     now: Timestamp,
 ) -> Result<String, LimitsError> {
     match &arguments.verb {
-        LimitsVerb::Explain { nodes, json } => {
-            Ok(explained(config, nodes.unwrap_or(config.limits.expected_nodes), *json))
+        LimitsVerb::Explain { instances, json } => {
+            Ok(explained(config, instances.unwrap_or(config.limits.expected_instances), *json))
         }
         LimitsVerb::Show(arguments) if arguments.names_subject() => show(config, arguments).await,
         LimitsVerb::Show(arguments) => greatest(config, arguments, now).await,
     }
 }
 
-fn explained(config: &Config, nodes: u32, as_json: bool) -> String {
-    let limits: Vec<_> = app::rules(config).iter().map(|rule| explain(rule, nodes)).collect();
+fn explained(config: &Config, instances: u32, as_json: bool) -> String {
+    let limits: Vec<_> = app::rules(config).iter().map(|rule| explain(rule, instances)).collect();
     if as_json {
-        return json!({"nodes": nodes, "limits": limits}).to_string();
+        return json!({"instances": instances, "limits": limits}).to_string();
     }
     if limits.is_empty() {
         return "no limits are configured".to_owned();
@@ -84,7 +84,7 @@ fn explained(config: &Config, nodes: u32, as_json: bool) -> String {
     let lines = limits.iter().map(|limit| {
         let bound: Vec<String> = limit.bound.iter().map(|line| format!("      {line}")).collect();
         format!(
-            "{}\n  {}\n  over it: {}\n  {}\n  most that can be used, with {nodes} instances:\n{}",
+            "{}\n  {}\n  over it: {}\n  {}\n  most that can be used, with {instances} instances:\n{}",
             limit.name,
             limit.allows,
             limit.over,

@@ -30,7 +30,7 @@ pub struct LimitsConfig {
     #[serde(with = "humantime_serde")]
     pub hold_ttl: Duration,
     /// How many instances there will be at least: a bound holds also while they are joining.
-    pub expected_nodes: u32,
+    pub expected_instances: u32,
     /// Most limit states kept in memory.
     pub max_subjects: usize,
     /// What is reckoned for a request that says nothing, until requests like it were seen.
@@ -47,7 +47,7 @@ impl Default for LimitsConfig {
             timeout: None,
             // As long as calls wait for their request.
             hold_ttl: Duration::from_secs(600),
-            expected_nodes: 1,
+            expected_instances: 1,
             max_subjects: 1_000_000,
             estimate: EstimateConfig::default(),
             refusal: RefusalForm::Problem,

@@ -49,11 +49,11 @@ const SWEEP_SQLITE: &str = "DELETE FROM rate_limits WHERE key IN \
 /// A row that is being written is no longer over, and to wait for it could be to wait in a circle.
 const SWEEP_POSTGRES: &str = "DELETE FROM rate_limits WHERE key IN \
     (SELECT key FROM rate_limits WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
-const BEAT: &str = "INSERT INTO limit_nodes (node, expires_at) VALUES ($1, $2) \
-    ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at";
-const SWEEP_NODES: &str = "DELETE FROM limit_nodes WHERE expires_at <= $1";
-const COUNT_NODES: &str = "SELECT COUNT(*) FROM limit_nodes";
-const LEAVE: &str = "DELETE FROM limit_nodes WHERE node = $1";
+const BEAT: &str = "INSERT INTO limit_instances (instance, expires_at) VALUES ($1, $2) \
+    ON CONFLICT (instance) DO UPDATE SET expires_at = excluded.expires_at";
+const SWEEP_NODES: &str = "DELETE FROM limit_instances WHERE expires_at <= $1";
+const COUNT_NODES: &str = "SELECT COUNT(*) FROM limit_instances";
+const LEAVE: &str = "DELETE FROM limit_instances WHERE instance = $1";
 
 impl DatabaseStore {
     pub async fn open(url: &str) -> Result<Self, StoreError> {

@@ -160,7 +160,7 @@ impl Limits {
         let rules: Arc<[Arc<Rule>]> = rules.into_iter().map(Arc::new).collect();
         meters.begin(&rules);
         Self {
-            node: Node::new(micros, config.max_subjects, config.expected_nodes),
+            node: Node::new(micros, config.max_subjects, config.expected_instances),
             rules: RwLock::new(rules),
             holds: Holds::new(config.max_subjects, now.0),
             estimates: Estimates::new(config.estimate.clone()),

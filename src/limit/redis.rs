@@ -37,7 +37,7 @@ enum Connection {
     Cluster(ClusterConnection),
 }
 
-const NODES: &str = "tacho:nodes";
+const NODES: &str = "tacho:instances";
 /// What a server says to one who may not, or not like this.
 const REFUSALS: [&str; 5] = ["NOAUTH", "WRONGPASS", "NOPERM", "WRONGTYPE", "MOVED"];
 /// How long a connection to a cluster is kept at least.

@@ -128,8 +128,8 @@ pub enum Told {
 /// The state of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shared {
-    Rate { tat: u64, cell: u64, nodes: BTreeMap<NodeId, Total> },
-    Quota { shares: BTreeMap<NodeId, Share>, ledgers: BTreeMap<LedgerId, Ledger>, ends: u64 },
+    Rate { tat: u64, cell: u64, instances: BTreeMap<NodeId, Total> },
+    Quota { shares: BTreeMap<NodeId, Share>, databases: BTreeMap<LedgerId, Ledger>, ends: u64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,10 +181,10 @@ pub const KEPT: u64 = 172_800_000_000;
 
 fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateAsk, now: u64) -> Told {
     if !matches!(state, Some(Shared::Rate { .. })) {
-        *state = Some(Shared::Rate { tat: rate.floor, cell: rate.cell, nodes: BTreeMap::new() });
+        *state = Some(Shared::Rate { tat: rate.floor, cell: rate.cell, instances: BTreeMap::new() });
     }
-    let Some(Shared::Rate { tat, cell, nodes }) = state else { unreachable!("made above") };
-    let before = match nodes.get(&who.node) {
+    let Some(Shared::Rate { tat, cell, instances }) = state else { unreachable!("made above") };
+    let before = match instances.get(&who.node) {
         Some(known) if (known.incarnation, known.version) >= (ask.incarnation, ask.version) => {
             return Told::Rate { tat: *tat, granted: 0 };
         }
@@ -205,10 +205,10 @@ fn take_rate(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, rate: &RateA
         total: rate.total.saturating_add(granted),
         at: now,
     };
-    if nodes.len() >= MANY_NODES && !nodes.contains_key(&who.node) {
-        nodes.retain(|_, known| known.at.saturating_add(SILENCE) > now);
+    if instances.len() >= MANY_NODES && !instances.contains_key(&who.node) {
+        instances.retain(|_, known| known.at.saturating_add(SILENCE) > now);
     }
-    nodes.insert(who.node.clone(), total);
+    instances.insert(who.node.clone(), total);
     Told::Rate { tat: *tat, granted }
 }
 
@@ -229,18 +229,18 @@ const MOST: u64 = 9_007_199_254_740_991;
 
 fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &QuotaAsk, now: u64) -> Told {
     if !matches!(state, Some(Shared::Quota { .. })) {
-        *state = Some(Shared::Quota { shares: BTreeMap::new(), ledgers: BTreeMap::new(), ends: quota.ends });
+        *state = Some(Shared::Quota { shares: BTreeMap::new(), databases: BTreeMap::new(), ends: quota.ends });
     }
-    let Some(Shared::Quota { shares, ledgers, .. }) = state else { unreachable!("made above") };
+    let Some(Shared::Quota { shares, databases, .. }) = state else { unreachable!("made above") };
     if let Some(ledger) = quota.ledger {
-        let stored = ledgers.entry(who.ledger.clone()).or_insert(ledger);
+        let stored = databases.entry(who.ledger.clone()).or_insert(ledger);
         if ledger.version > stored.version {
             *stored = ledger;
         }
     }
     shares.retain(|_, share| share.until > now);
     let sum = |amounts: &mut dyn Iterator<Item = i64>| amounts.fold(0i64, i64::saturating_add);
-    let spent = sum(&mut ledgers.values().map(|ledger| ledger.used));
+    let spent = sum(&mut databases.values().map(|ledger| ledger.used));
     let others = sum(&mut shares.iter().filter(|(node, _)| **node != who.node).map(|(_, share)| share.held));
     let is_old = |known: &Share| (known.incarnation, known.version) >= (ask.incarnation, ask.version);
     let granted = if shares.get(&who.node).is_some_and(is_old) {
@@ -259,7 +259,7 @@ fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &Quo
         shares.insert(who.node.clone(), share);
         granted
     };
-    Told::Quota { spent, ledger: ledgers.get(&who.ledger).copied(), others, granted }
+    Told::Quota { spent, ledger: databases.get(&who.ledger).copied(), others, granted }
 }
 
 fn granted(room: i128, least: i64, most: i64) -> i64 {

@@ -40,13 +40,12 @@ pub struct AccountRow {
     pub period_ends_at: Option<String>,
     pub period_kind: String,
     pub period_anchor: String,
-    pub time_zone: String,
+    pub timezone: String,
     pub first_request_at: String,
-    /// By hand.
-    pub reset_at: Option<String>,
+    pub last_manual_reset_at: Option<String>,
     pub created_at: String,
-    /// How many periods of it have ended, by themselves or by hand.
-    pub resets: i64,
+    /// By themselves or by hand; a change of plan is not one of them.
+    pub ended_periods: i64,
 }
 
 /// A row of account_resets as it is shown.
@@ -54,11 +53,11 @@ pub struct AccountRow {
 pub struct ResetRow {
     pub period_started_at: String,
     pub next_period_started_at: String,
-    pub reset_at: String,
+    pub created_at: String,
     /// `period`, `manual` or `plan`.
-    pub reason: String,
+    pub kind: String,
     /// Who wanted it, or why.
-    pub detail: Option<String>,
+    pub reason: Option<String>,
     pub plan: String,
     pub next_plan: String,
     pub requests_used: i64,
@@ -66,8 +65,8 @@ pub struct ResetRow {
     pub cost_used_nanousd: i64,
 }
 
-const RESETS: &str = "(SELECT COUNT(*) FROM account_resets r WHERE r.tenant = a.tenant AND r.user_id = a.user_id \
-    AND r.reason <> 'plan')";
+const ENDED_PERIODS: &str = "(SELECT COUNT(*) FROM account_resets r WHERE r.tenant = a.tenant AND r.user_id = a.user_id \
+    AND r.kind <> 'plan')";
 
 impl Store {
     /// By tenant and user, in the order of the database.
@@ -83,7 +82,7 @@ impl Store {
         }
         values.push(Value::Int(page.limit.into()));
         let sql = format!(
-            "SELECT {STANDING}, {RESETS} FROM billing_accounts a{conditions} ORDER BY a.tenant, a.user_id LIMIT ${}",
+            "SELECT {STANDING}, {ENDED_PERIODS} FROM billing_accounts a{conditions} ORDER BY a.tenant, a.user_id LIMIT ${}",
             values.len()
         );
         let found = self.fetch(&sql, &values).await?;
@@ -91,14 +90,16 @@ impl Store {
     }
 
     pub async fn account(&self, id: &AccountId) -> Result<Option<AccountRow>, PersistError> {
-        let sql = format!("SELECT {STANDING}, {RESETS} FROM billing_accounts a WHERE a.tenant = $1 AND a.user_id = $2");
+        let sql = format!(
+            "SELECT {STANDING}, {ENDED_PERIODS} FROM billing_accounts a WHERE a.tenant = $1 AND a.user_id = $2"
+        );
         let found = self.fetch(&sql, &id_values(id)).await?;
         Ok(found.first().map(account_row).transpose()?)
     }
 
-    /// What the ledger says of this account, the last first, at most so much.
+    /// The history of this account, the last entry first, at most so much.
     pub async fn account_resets(&self, id: &AccountId, most: u32) -> Result<Vec<ResetRow>, PersistError> {
-        let sql = "SELECT period_started_at, next_period_started_at, reset_at, reason, detail, plan, next_plan, \
+        let sql = "SELECT period_started_at, next_period_started_at, created_at, kind, reason, plan, next_plan, \
                    requests_used, tokens_used, cost_used_nanousd FROM account_resets \
                    WHERE tenant = $1 AND user_id = $2 ORDER BY id DESC LIMIT $3";
         let mut values = id_values(id);
@@ -117,7 +118,7 @@ impl Store {
     }
 }
 
-/// A row of `STANDING` and `RESETS`.
+/// A row of `STANDING` and `ENDED_PERIODS`.
 fn account_row(row: &Row) -> Result<AccountRow, sqlx::Error> {
     let time = |column| row.time(column).map(|time| time.to_string());
     let maybe_time = |column| Ok::<_, sqlx::Error>(row.maybe_time(column)?.map(|time: Timestamp| time.to_string()));
@@ -133,11 +134,11 @@ fn account_row(row: &Row) -> Result<AccountRow, sqlx::Error> {
         period_ends_at: maybe_time(8)?,
         period_kind: row.text(9)?,
         period_anchor: row.text(10)?,
-        time_zone: row.text(11)?,
+        timezone: row.text(11)?,
         first_request_at: time(12)?,
-        reset_at: maybe_time(13)?,
+        last_manual_reset_at: maybe_time(13)?,
         created_at: time(14)?,
-        resets: row.int(15)?,
+        ended_periods: row.int(15)?,
     })
 }
 
@@ -146,9 +147,9 @@ fn reset_row(row: &Row) -> Result<ResetRow, sqlx::Error> {
     Ok(ResetRow {
         period_started_at: time(0)?,
         next_period_started_at: time(1)?,
-        reset_at: time(2)?,
-        reason: row.text(3)?,
-        detail: row.maybe_text(4)?,
+        created_at: time(2)?,
+        kind: row.text(3)?,
+        reason: row.maybe_text(4)?,
         plan: row.text(5)?,
         next_plan: row.text(6)?,
         requests_used: row.int(7)?,

@@ -17,7 +17,7 @@ use tacho_core::domain::time::Timestamp;
 /// What `Standings` reads, in its order; `a` is the account.
 pub(super) const STANDING: &str = "a.tenant, a.user_id, a.plan, a.free_requests_used, a.requests_used_current_period, \
     a.tokens_used_current_period, a.cost_used_current_period_nanousd, a.period_started_at, a.period_ends_at, a.period_kind, \
-    a.period_anchor, a.time_zone, a.first_request_at, a.reset_at, a.created_at";
+    a.period_anchor, a.timezone, a.first_request_at, a.last_manual_reset_at, a.created_at";
 
 /// An account whose row is locked.
 pub(super) struct Locked {
@@ -27,9 +27,9 @@ pub(super) struct Locked {
 
 /// Where an account goes: a period ends, or the plan changes.
 pub(super) struct Turn {
-    pub reason: Reason,
+    pub kind: EntryKind,
     /// Who wants it, or why.
-    pub detail: Option<String>,
+    pub reason: Option<String>,
     pub plan: Arc<str>,
     pub terms: Terms,
     pub start: Timestamp,
@@ -37,13 +37,13 @@ pub(super) struct Turn {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum EntryKind {
     Period,
     Manual,
     Plan,
 }
 
-impl Reason {
+impl EntryKind {
     fn label(self) -> &'static str {
         match self {
             Self::Period => "period",
@@ -140,7 +140,7 @@ pub(super) async fn open(tx: &mut Tx, openings: &[Opening<'_>], now: Timestamp) 
         ]
     };
     let sql = "INSERT INTO billing_accounts (tenant, user_id, plan, period_started_at, period_ends_at, period_kind, \
-               period_anchor, time_zone, first_request_at, reset_at, created_at, updated_at) {rows} \
+               period_anchor, timezone, first_request_at, last_manual_reset_at, created_at, updated_at) {rows} \
                ON CONFLICT (tenant, user_id) DO NOTHING RETURNING tenant, user_id";
     tx.bulk(sql, KINDS, openings.iter().map(row).collect()).await
 }
@@ -177,8 +177,8 @@ pub(super) async fn count(
     };
     let sql = "WITH wanted (tenant, user_id, period) AS ({rows}) \
                SELECT w.tenant, w.user_id, (SELECT COUNT(*) FROM usage_records f \
-               WHERE f.tenant = w.tenant AND f.user_id = w.user_id AND f.free), \
-               COUNT(CASE WHEN NOT r.free THEN 1 END), CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT), \
+               WHERE f.tenant = w.tenant AND f.user_id = w.user_id AND f.free_request), \
+               COUNT(CASE WHEN NOT r.free_request THEN 1 END), CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT), \
                CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT) FROM wanted w LEFT JOIN usage_records r \
                ON r.tenant = w.tenant AND r.user_id = w.user_id AND r.started_at >= w.period GROUP BY w.tenant, w.user_id";
     let mut counted = FxHashMap::default();
@@ -212,7 +212,7 @@ pub(super) async fn write_used(
 }
 
 /// Takes locked accounts where they go. Their records are counted anew, as some of the period that begins may have come before
-/// it; what had been counted until then goes into the ledger.
+/// it; what had been counted until then goes into its history.
 pub(super) async fn turn(
     tx: &mut Tx,
     turning: Vec<(Locked, Turn)>,
@@ -229,7 +229,7 @@ pub(super) async fn turn(
         standing.period_ends_at = standing.schedule().period_at(turn.start).end;
         turned.push(account);
     }
-    write_ledger(tx, entries).await?;
+    write_history(tx, entries).await?;
     write_turned(tx, &turned, now).await?;
     Ok(turned)
 }
@@ -237,7 +237,7 @@ pub(super) async fn turn(
 fn entry(account: &Locked, turn: &Turn, next: &Used, now: Timestamp) -> Values {
     let standing = &account.standing;
     let mut used = standing.used;
-    if turn.reason != Reason::Plan {
+    if turn.kind != EntryKind::Plan {
         // What the next period counts too is not part of this one.
         used.subtract(next);
     }
@@ -246,8 +246,8 @@ fn entry(account: &Locked, turn: &Turn, next: &Used, now: Timestamp) -> Values {
         Value::time(standing.period_started_at),
         Value::time(turn.start),
         Value::time(now),
-        Value::text(turn.reason.label()),
-        Value::optional(turn.detail.as_deref()),
+        Value::text(turn.kind.label()),
+        Value::optional(turn.reason.as_deref()),
         Value::text(&standing.plan),
         Value::text(&turn.plan),
     ]);
@@ -260,10 +260,10 @@ fn used_values(used: &Used) -> [Value; 4] {
     [used.free_requests, used.requests, used.tokens, used.cost_nanousd].map(Value::Int)
 }
 
-async fn write_ledger(tx: &mut Tx, entries: Vec<Values>) -> Result<(), PersistError> {
+async fn write_history(tx: &mut Tx, entries: Vec<Values>) -> Result<(), PersistError> {
     const KINDS: &[Kind] = &[Text, Text, Time, Time, Time, Text, Text, Text, Text, Int, Int, Int];
-    let sql = "INSERT INTO account_resets (tenant, user_id, period_started_at, next_period_started_at, reset_at, reason, \
-               detail, plan, next_plan, requests_used, tokens_used, cost_used_nanousd) {rows}";
+    let sql = "INSERT INTO account_resets (tenant, user_id, period_started_at, next_period_started_at, created_at, kind, \
+               reason, plan, next_plan, requests_used, tokens_used, cost_used_nanousd) {rows}";
     tx.bulk(sql, KINDS, entries).await.map(drop)
 }
 
@@ -290,7 +290,7 @@ async fn write_turned(tx: &mut Tx, turned: &[Locked], now: Timestamp) -> Result<
                UPDATE billing_accounts SET plan = t.plan, free_requests_used = t.free, \
                requests_used_current_period = t.requests, tokens_used_current_period = t.tokens, \
                cost_used_current_period_nanousd = t.cost, period_started_at = t.started_at, period_ends_at = t.ends_at, \
-               period_kind = t.kind, period_anchor = t.anchor, time_zone = t.zone, reset_at = t.reset_at, \
+               period_kind = t.kind, period_anchor = t.anchor, timezone = t.zone, last_manual_reset_at = t.reset_at, \
                updated_at = t.written_at FROM turned t \
                WHERE billing_accounts.tenant = t.tenant AND billing_accounts.user_id = t.user_id";
     tx.bulk(sql, KINDS, turned.iter().map(row).collect()).await.map(drop)

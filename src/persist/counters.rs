@@ -24,8 +24,8 @@ pub struct CounterRow {
 
 impl Store {
     /// Names this database among those that share limits. It was made with it.
-    pub async fn ledger_id(&self) -> Result<Arc<str>, PersistError> {
-        let found = self.fetch("SELECT id FROM ledger_identity", &[]).await?;
+    pub async fn database_id(&self) -> Result<Arc<str>, PersistError> {
+        let found = self.fetch("SELECT id FROM database_identity", &[]).await?;
         let id = found.first().map_or(Ok(String::new()), |row| row.text(0))?;
         Ok(id.into())
     }

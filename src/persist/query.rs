@@ -62,7 +62,7 @@ pub struct RecordRow {
     pub model: Option<String>,
     pub plan: String,
     /// It used up one of the plan's free requests.
-    pub free: bool,
+    pub free_request: bool,
     pub revision: i64,
     pub change_seq: i64,
     pub updated_at: String,
@@ -71,7 +71,7 @@ pub struct RecordRow {
 const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
     response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, llm_calls, llm_errors, \
     input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
-    unknown_usage_calls, unpriced_calls, model, plan, free, revision, change_seq, updated_at";
+    unknown_usage_calls, unpriced_calls, model, plan, free_request, revision, change_seq, updated_at";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -250,7 +250,7 @@ fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
         unpriced_calls: row.int(25)?,
         model: row.maybe_text(26)?,
         plan: row.text(27)?,
-        free: row.flag(28)?,
+        free_request: row.flag(28)?,
         revision: row.int(29)?,
         change_seq: row.int(30)?,
         updated_at: time(31)?,

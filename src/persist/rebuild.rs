@@ -78,7 +78,7 @@ async fn open_missing(tx: &mut Tx, plans: &Plans, now: Timestamp) -> Result<BTre
          (SELECT p.plan FROM usage_records p WHERE p.tenant = r.tenant AND p.user_id = r.user_id \
          ORDER BY p.started_at DESC, p.id DESC LIMIT 1), \
          (SELECT MAX(m.next_period_started_at) FROM account_resets m \
-         WHERE m.tenant = r.tenant AND m.user_id = r.user_id AND m.reason = 'manual') \
+         WHERE m.tenant = r.tenant AND m.user_id = r.user_id AND m.kind = 'manual') \
          FROM {WITHOUT_ACCOUNT} GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id"
     );
     let found = tx.fetch(&sql, &[]).await?;

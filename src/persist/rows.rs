@@ -24,7 +24,7 @@ pub(super) const CALL_KEY_KINDS: &[Kind] = &[Time, Text, Text, Text];
 pub(super) const RECORD_COLUMNS: &str = "started_at, trace_id, span_id, tenant, user_id, endpoint, method, status_code, \
     response_time_ms, total_tokens, error_message, service, instance, agent_id, llm_calls, llm_errors, input_tokens, \
     output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, unknown_usage_calls, \
-    unpriced_calls, model, plan, free";
+    unpriced_calls, model, plan, free_request";
 /// Those of `RECORD_COLUMNS` and then revision, change_seq, created_at, updated_at.
 pub(super) const RECORD_KINDS: &[Kind] = &[
     Time, Text, Text, Text, Text, Text, Text, Int, Real, Int, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int,

@@ -113,7 +113,7 @@ impl<'r> Settlement<'r> {
             })
         });
         let sql = "WITH marked (started_at, trace_id, span_id, plan, free) AS ({rows}) \
-                   UPDATE usage_records SET plan = m.plan, free = m.free FROM marked m \
+                   UPDATE usage_records SET plan = m.plan, free_request = m.free FROM marked m \
                    WHERE usage_records.started_at = m.started_at AND usage_records.trace_id = m.trace_id \
                    AND usage_records.span_id = m.span_id";
         tx.bulk(sql, &[Time, Text, Text, Text, Flag], differing.collect()).await.map(drop)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::accounts::{self, Locked, Reason, Turn, account_id};
+use super::accounts::{self, EntryKind, Locked, Turn, account_id};
 use super::store::{Store, Tx};
 use super::value::Value;
 use super::{AccountRow, PersistError};
@@ -26,7 +26,7 @@ impl Store {
     /// Gives each account the periods that its plan has in the configuration now, where it has other ones.
     pub async fn adopt_plans(&self, now: Timestamp) -> Result<usize, PersistError> {
         let differing = "SELECT tenant, user_id FROM billing_accounts WHERE plan = $1 AND NOT (period_kind = $2 AND \
-                         period_anchor = $3 AND time_zone = $4) ORDER BY tenant, user_id LIMIT $5";
+                         period_anchor = $3 AND timezone = $4) ORDER BY tenant, user_id LIMIT $5";
         let mut adopted = 0;
         for plan in self.plans().iter() {
             let (cycle, origin) = (plan.terms.cycle.label(), plan.terms.origin.label());
@@ -43,10 +43,10 @@ impl Store {
     pub async fn reset(
         &self,
         id: &AccountId,
-        detail: Option<&str>,
+        reason: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<AccountRow>, PersistError> {
-        let reset = |standing: &Standing| Some(Turn::by_hand(standing, detail, now));
+        let reset = |standing: &Standing| Some(Turn::by_hand(standing, reason, now));
         self.turn_one(id, reset, now).await
     }
 
@@ -56,10 +56,10 @@ impl Store {
         &self,
         id: &AccountId,
         plan: &Plan,
-        detail: Option<&str>,
+        reason: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<AccountRow>, PersistError> {
-        self.turn_one(id, |standing| Turn::onto_plan(standing, plan, detail, now), now).await
+        self.turn_one(id, |standing| Turn::onto_plan(standing, plan, reason, now), now).await
     }
 
     async fn turn_one(
@@ -123,8 +123,8 @@ async fn turn_some(
 impl Turn {
     pub(super) fn into_period(standing: &Standing, start: Timestamp) -> Self {
         Self {
-            reason: Reason::Period,
-            detail: None,
+            kind: EntryKind::Period,
+            reason: None,
             plan: Arc::clone(&standing.plan),
             terms: standing.terms.clone(),
             start,
@@ -132,15 +132,15 @@ impl Turn {
         }
     }
 
-    fn by_hand(standing: &Standing, detail: Option<&str>, now: Timestamp) -> Self {
+    fn by_hand(standing: &Standing, reason: Option<&str>, now: Timestamp) -> Self {
         // By a clock that is behind: still not before what was counted already.
         let start = now.truncated().max(standing.period_started_at);
-        let detail = detail.map(Into::into);
-        Self { reason: Reason::Manual, detail, start, reset_at: Some(start), ..Self::into_period(standing, start) }
+        let reason = reason.map(Into::into);
+        Self { kind: EntryKind::Manual, reason, start, reset_at: Some(start), ..Self::into_period(standing, start) }
     }
 
     /// `None` where the account is on it already.
-    fn onto_plan(standing: &Standing, plan: &Plan, detail: Option<&str>, now: Timestamp) -> Option<Self> {
+    fn onto_plan(standing: &Standing, plan: &Plan, reason: Option<&str>, now: Timestamp) -> Option<Self> {
         if standing.plan == plan.name && standing.terms == plan.terms {
             return None;
         }
@@ -151,8 +151,8 @@ impl Turn {
             schedule.period_at(now).start.max(standing.reset_at.unwrap_or_default())
         };
         Some(Self {
-            reason: Reason::Plan,
-            detail: detail.map(Into::into),
+            kind: EntryKind::Plan,
+            reason: reason.map(Into::into),
             plan: Arc::clone(&plan.name),
             terms: plan.terms.clone(),
             start,

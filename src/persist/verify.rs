@@ -15,8 +15,8 @@ type Fold = (&'static str, &'static str);
 
 /// Of `a`, an account, over `r`, the records of its period; but the free ones are those of its whole life.
 const ACCOUNT_FOLDS: &[Fold] = &[
-    (FREE, "COUNT(CASE WHEN r.free THEN 1 END)"),
-    ("requests_used_current_period", "COUNT(CASE WHEN NOT r.free THEN 1 END)"),
+    (FREE, "COUNT(CASE WHEN r.free_request THEN 1 END)"),
+    ("requests_used_current_period", "COUNT(CASE WHEN NOT r.free_request THEN 1 END)"),
     ("tokens_used_current_period", "CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT)"),
     ("cost_used_current_period_nanousd", "CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT)"),
 ];
@@ -206,7 +206,7 @@ fn folded_accounts() -> String {
         (*column, if *column == FREE { "COALESCE(MAX(f.used), 0)".to_owned() } else { (*fold).to_owned() })
     };
     format!(
-        "frees AS MATERIALIZED (SELECT f.tenant, f.user_id, COUNT(*) AS used FROM usage_records f WHERE f.free \
+        "frees AS MATERIALIZED (SELECT f.tenant, f.user_id, COUNT(*) AS used FROM usage_records f WHERE f.free_request \
          GROUP BY f.tenant, f.user_id), \
          folded AS (SELECT a.tenant, a.user_id, {} FROM billing_accounts a LEFT JOIN frees f \
          ON f.tenant = a.tenant AND f.user_id = a.user_id LEFT JOIN usage_records r \

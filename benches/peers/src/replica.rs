@@ -114,7 +114,7 @@ async fn tacho(mode: &str, place: usize, url: &str, replicas: u32) -> Replica {
         url: url.to_owned(),
         // The threads of a bench share few cores.
         timeout: Some(Duration::from_secs(5)),
-        expected_nodes: replicas,
+        expected_instances: replicas,
         ..LimitsConfig::default()
     };
     let limits = Arc::new(Limits::new(config, rules, format!("node-{place}").into(), outside(), meters));

@@ -36,11 +36,11 @@ impl Limits {
         // Nobody waits for it, and to connect takes longer than to ask.
         let patience = self.config.patience().max(CONNECTING);
         match tokio::time::timeout(patience, store.heartbeat(&node, ttl, now)).await {
-            Ok(Ok(nodes)) => {
-                self.node.set_nodes(nodes.max(self.config.expected_nodes));
+            Ok(Ok(instances)) => {
+                self.node.set_nodes(instances.max(self.config.expected_instances));
                 self.meters.store_up.set(1);
                 if self.breaker.mend() {
-                    tracing::info!(nodes, "limit store there");
+                    tracing::info!(instances, "limit store there");
                     self.mended.notify_one();
                 }
             }

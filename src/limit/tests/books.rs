@@ -318,7 +318,7 @@ impl Books {
                 if self.forgetful && !self.spoken.contains(&(*key, peer)) {
                     continue;
                 }
-                let total = state["Rate"]["nodes"][name]["total"].as_i64();
+                let total = state["Rate"]["instances"][name]["total"].as_i64();
                 let cell = nodes[peer].find(*key).unwrap();
                 let Count::Rate(rate) = &cell.lock().count else { panic!("a rate is a rate") };
                 let (_, wasted) = rate.books();
@@ -355,5 +355,5 @@ fn quota_sums(state: &Shared) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) 
         let entries = value["Quota"][part].as_object().unwrap().iter();
         entries.map(|(name, entry)| (name.clone(), entry[field].as_i64().unwrap())).collect()
     };
-    (sums("ledgers", "used"), sums("shares", "held"))
+    (sums("databases", "used"), sums("shares", "held"))
 }

@@ -23,7 +23,7 @@ impl House {
         let redis = Redis::start();
         let url = redis.url();
         let file = format!(
-            "[limits]\nbackend = \"redis\"\nurl = \"{url}\"\nexpected_nodes = {instances}\ntimeout = \"{timeout}\"\n{limits}"
+            "[limits]\nbackend = \"redis\"\nurl = \"{url}\"\nexpected_instances = {instances}\ntimeout = \"{timeout}\"\n{limits}"
         );
         let folders: Vec<_> = (0..instances).map(|_| tempfile::tempdir().unwrap()).collect();
         let start = |folder: &tempfile::TempDir| {

@@ -45,10 +45,7 @@ async fn periods_end_at_the_start(store: &Store) {
     let [entry] = &store.account_resets(&id, 10).await.unwrap()[..] else {
         panic!("one entry for all that were missed")
     };
-    assert_eq!(
-        (entry.reason.as_str(), &entry.period_started_at[..10], entry.requests_used),
-        ("period", "2024-01-01", 1)
-    );
+    assert_eq!((entry.kind.as_str(), &entry.period_started_at[..10], entry.requests_used), ("period", "2024-01-01", 1));
 }
 
 async fn by_http(address: SocketAddr) {
@@ -88,11 +85,11 @@ async fn by_http(address: SocketAddr) {
     );
     assert_eq!(set("/v1/accounts/acme/nobody/plan", r#"{"plan": "pro"}"#).await["status"], 404);
     let reset = set("/v1/accounts/acme/ann/reset", r#"{"reason": "goodwill"}"#).await;
-    assert_eq!(reset["account"]["reset_at"], reset["account"]["period_started_at"]);
+    assert_eq!(reset["account"]["last_manual_reset_at"], reset["account"]["period_started_at"]);
     assert_eq!(set("/v1/accounts/acme/eve/reset", "{}").await["account"]["requests_used_current_period"], 0);
     assert_eq!(set("/v1/accounts/acme/nobody/reset", "{}").await["status"], 404);
     let resets = get("/v1/accounts/acme/ann").await["resets"].as_array().unwrap().clone();
-    let shown: Vec<_> = resets.iter().map(|entry| (&entry["reason"], &entry["detail"], &entry["next_plan"])).collect();
+    let shown: Vec<_> = resets.iter().map(|entry| (&entry["kind"], &entry["reason"], &entry["next_plan"])).collect();
     let (manual, plan, period) = (json!("manual"), json!("plan"), json!("period"));
     let (goodwill, paid, pro, default) = (json!("goodwill"), json!("paid"), json!("pro"), json!("default"));
     assert_eq!(shown, [(&manual, &goodwill, &pro), (&plan, &paid, &pro), (&period, &Value::Null, &default)]);
@@ -132,7 +129,7 @@ fn by_command_line(folder: &Path, url: &str) {
     let shown = tacho(&["accounts", "show", "bob/x", "--tenant", "acme", "--json"], 0, "");
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!((&shown["account"]["plan"], shown["resets"].as_array().unwrap().len()), (&json!("free"), 3));
-    assert_eq!((&shown["resets"][0]["detail"], &shown["resets"][1]["detail"]), (&json!("again"), &json!("asked")));
+    assert_eq!((&shown["resets"][0]["reason"], &shown["resets"][1]["reason"]), (&json!("again"), &json!("asked")));
     let all: Value = serde_json::from_str(&tacho(&["accounts", "--json", "list"], 0, "")).unwrap();
     assert_eq!(all.as_array().unwrap().len(), 3);
 }

@@ -264,7 +264,7 @@ async fn account(store: &Store, user: &str) -> String {
         account.tokens_used_current_period,
         account.cost_used_current_period_nanousd,
         &account.period_started_at[..10],
-        account.resets
+        account.ended_periods
     )
 }
 

@@ -224,7 +224,7 @@ impl House<'_> {
         self.shows("pia", "free: 2 free, 1 requests, 3 tokens since 2026-04-30T22:00").await;
         let row =
             self.store.reset(&id("pia"), Some("goodwill"), time("2026-05-06T12:00:00.5Z")).await.unwrap().unwrap();
-        assert_eq!((row.reset_at.as_deref(), row.resets), (Some("2026-05-06T12:00:00.500000Z"), 1));
+        assert_eq!((row.last_manual_reset_at.as_deref(), row.ended_periods), (Some("2026-05-06T12:00:00.500000Z"), 1));
         self.shows("pia", "free: 2 free, 0 requests, 0 tokens since 2026-05-06T12:00").await;
         self.ledger("pia", &["manual free 2026-04-30T22:00 2026-05-06T12:00 1 3 goodwill"]).await;
         // What began before belongs before, however late it comes; what begins after counts.
@@ -387,10 +387,10 @@ impl House<'_> {
         let most = u32::try_from(expected.len()).unwrap();
         let rows = self.store.account_resets(&id(user), most).await.unwrap();
         let line = |row: &ResetRow| {
-            let plan = if row.reason == "plan" { format!("{}>{}", row.plan, row.next_plan) } else { row.plan.clone() };
+            let plan = if row.kind == "plan" { format!("{}>{}", row.plan, row.next_plan) } else { row.plan.clone() };
             let (from, to) = (&row.period_started_at[..16], &row.next_period_started_at[..16]);
-            let line = format!("{} {plan} {from} {to} {} {}", row.reason, row.requests_used, row.tokens_used);
-            line + &row.detail.as_deref().map(|detail| format!(" {detail}")).unwrap_or_default()
+            let line = format!("{} {plan} {from} {to} {} {}", row.kind, row.requests_used, row.tokens_used);
+            line + &row.reason.as_deref().map(|reason| format!(" {reason}")).unwrap_or_default()
         };
         assert_eq!(rows.iter().map(line).collect::<Vec<_>>(), expected, "{user}");
     }
@@ -399,7 +399,7 @@ impl House<'_> {
         let mut rows = rows(self.store, trace).await;
         rows.sort_by(|a, b| a.started_at.cmp(&b.started_at));
         let line = |row: &RecordRow| {
-            format!("{} {}{}", &row.started_at[11..16], row.plan, if row.free { " free" } else { "" })
+            format!("{} {}{}", &row.started_at[11..16], row.plan, if row.free_request { " free" } else { "" })
         };
         rows.iter().map(line).collect()
     }
@@ -463,7 +463,10 @@ async fn accounts_are_the_fold_of_their_records_whatever_happens_to_them() {
             assert!(one.rebuild(time("2026-09-01")).await.unwrap().mended().is_empty());
             for account in all_accounts(&one).await {
                 assert!((0..=5).contains(&account.free_requests_used), "{account:?}");
-                assert!(account.period_started_at >= account.reset_at.clone().unwrap_or_default(), "{account:?}");
+                assert!(
+                    account.period_started_at >= account.last_manual_reset_at.clone().unwrap_or_default(),
+                    "{account:?}"
+                );
             }
         }
         one.close().await;

@@ -34,7 +34,7 @@ fn configure(folder: &Path, backend: &str, limits: &str) {
 
 /// Two instances that meet in this Redis.
 fn shared(redis: &Redis) -> String {
-    format!("backend = \"redis\"\nurl = \"{}\"\nexpected_nodes = 2", redis.url())
+    format!("backend = \"redis\"\nurl = \"{}\"\nexpected_instances = 2", redis.url())
 }
 
 async fn invoke(bot: &str, user: &'static str) -> Answer {
@@ -158,14 +158,14 @@ async fn five_over_two_bots_with_a_database_each() {
 async fn five_over_two_bots_that_share_postgres() {
     let postgres = Postgres::start();
     let url = postgres.database("limits");
-    a_free_plan_of_five("backend = \"database\"\nexpected_nodes = 2", [&url, &url], || {}).await;
+    a_free_plan_of_five("backend = \"database\"\nexpected_instances = 2", [&url, &url], || {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_over_two_bots_that_share_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
-    a_free_plan_of_five("backend = \"database\"\nexpected_nodes = 2", [&url, &url], || {}).await;
+    a_free_plan_of_five("backend = \"database\"\nexpected_instances = 2", [&url, &url], || {}).await;
 }
 
 const ONE_A_SECOND: &str = r#"
