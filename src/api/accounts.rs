@@ -19,9 +19,8 @@ const ENTRIES: u32 = 100;
 pub(super) struct AccountsQuery {
     tenant: Option<String>,
     plan: Option<String>,
-    /// The last account of the page before.
-    after_tenant: Option<String>,
-    after_user: Option<String>,
+    /// `next` of the page before.
+    after: Option<String>,
     limit: Option<u32>,
 }
 
@@ -43,18 +42,26 @@ pub(super) async fn list(
     Query(query): Query<AccountsQuery>,
 ) -> Result<Json<Value>, Problem> {
     let limit = query.limit.unwrap_or(100).clamp(1, LARGEST_PAGE);
-    let after = match (query.after_tenant, query.after_user) {
-        (None, None) => None,
-        (Some(tenant), Some(user)) => Some(AccountId { tenant: tenant.into(), user: user.into() }),
-        (Some(_), None) => return Err(Problem::HalfAPlace("after_tenant")),
-        (None, Some(_)) => return Err(Problem::HalfAPlace("after_user")),
-    };
+    let place = |after: &str| from_cursor(after).ok_or_else(|| Problem::after(after));
+    let after = query.after.as_deref().map(place).transpose()?;
     let filter = AccountFilter { tenant: query.tenant, plan: query.plan };
     let rows = handles.store()?.accounts(&filter, &AccountPage { after, limit }).await?;
     // A full page may have a next one.
     let last = rows.last().filter(|_| rows.len() == limit as usize);
-    let next = last.map(|row| json!({"after_tenant": row.tenant, "after_user": row.user_id}));
+    let next = last.map(|row| to_cursor(&row.tenant, &row.user_id));
     Ok(Json(json!({"accounts": rows, "next": next})))
+}
+
+/// The place behind an account, as text that needs no escaping in a URL: its names as JSON, in hex.
+fn to_cursor(tenant: &str, user: &str) -> String {
+    json!([tenant, user]).to_string().bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_cursor(cursor: &str) -> Option<AccountId> {
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes = cursor.as_bytes().chunks(2).map(digits).collect::<Option<Vec<u8>>>()?;
+    let (tenant, user): (String, String) = serde_json::from_slice(&bytes).ok()?;
+    Some(AccountId { tenant: tenant.into(), user: user.into() })
 }
 
 pub(super) async fn show(State(handles): State<Handles>, Path(path): Path<Whose>) -> Result<Json<Value>, Problem> {

@@ -76,7 +76,7 @@ pub(super) async fn settle(
         cost_nanousd: body.cost_usd.0.0,
     };
     if handles.limits.correct(reservation, &used) {
-        Ok(Json(serde_json::json!({"settled": reservation.to_string()})).into_response())
+        Ok(Json(serde_json::json!({"settled": true})).into_response())
     } else {
         Err(Problem::NoReservation(reservation))
     }

@@ -15,8 +15,6 @@ pub(super) enum Problem {
     Time { name: &'static str, value: String },
     #[error("`{name}` is not one of {known}")]
     Choice { name: &'static str, known: String },
-    #[error("`{0}` is only half of a place to go on from")]
-    HalfAPlace(&'static str),
     #[error("there is no such account")]
     NoAccount,
     #[error("{0}")]
@@ -38,7 +36,7 @@ pub(super) enum Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Time { .. } | Self::Choice { .. } | Self::HalfAPlace(_) | Self::Query(_) | Self::Malformed { .. } => {
+            Self::Time { .. } | Self::Choice { .. } | Self::Query(_) | Self::Malformed { .. } => {
                 StatusCode::BAD_REQUEST
             }
             Self::Body(rejection) => rejection.status(),
@@ -47,6 +45,12 @@ impl IntoResponse for Problem {
             Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(serde_json::json!({"title": self.to_string(), "status": status.as_u16()}))).into_response()
+    }
+}
+
+impl Problem {
+    pub(super) fn after(value: &str) -> Self {
+        Self::Malformed { name: "after", wanted: "the `next` of a page before", value: value.to_owned() }
     }
 }
 

@@ -9,8 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::limit::{Admission, LimitState, Meter, Reason, Refusal, RefusalForm, Subject};
-use tacho_core::domain::money::NanoUsd;
+use crate::limit::{Admission, Figure, LimitState, Meter, Reason, Refusal, RefusalForm, Subject};
 use tacho_core::domain::time::in_words;
 
 pub(super) const PROBLEM: &str = "application/problem+json";
@@ -161,25 +160,15 @@ pub(super) struct Shown<'a> {
     used: Figure,
     held: Figure,
     remaining: Figure,
-    window_seconds: Option<f64>,
-    reset_seconds: Option<u64>,
-    over: bool,
-    warning: Option<f64>,
-}
-
-/// Money is in dollars as text, so that nothing is rounded.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Figure {
-    Count(i64),
-    Dollars(String),
+    period_seconds: Option<f64>,
+    reset_after_seconds: Option<u64>,
+    /// Of a check; who only looks is told of no decision.
+    decision: Option<&'static str>,
+    threshold: Option<f64>,
 }
 
 pub(super) fn shown(limit: &LimitState) -> Shown<'_> {
-    let amount = |amount| match limit.meter {
-        Meter::Cost => Figure::Dollars(NanoUsd(amount).to_string()),
-        _ => Figure::Count(amount),
-    };
+    let amount = |amount| limit.meter.figure(amount);
     Shown {
         name: &limit.name,
         meter: limit.meter.label(),
@@ -190,10 +179,10 @@ pub(super) fn shown(limit: &LimitState) -> Shown<'_> {
         used: amount(limit.stand.used),
         held: amount(limit.stand.held),
         remaining: amount(limit.stand.remaining),
-        window_seconds: limit.window.map(|window| window.as_secs_f64()),
-        reset_seconds: limit.stand.reset.map(|nanos| seconds_up(Duration::from_nanos(nanos))),
-        over: limit.passed,
-        warning: limit.warning.map(|share| f64::from(share) / 1e3),
+        period_seconds: limit.window.map(|window| window.as_secs_f64()),
+        reset_after_seconds: limit.stand.reset.map(|nanos| seconds_up(Duration::from_nanos(nanos))),
+        decision: limit.decision,
+        threshold: limit.warning.map(|share| f64::from(share) / 1e3),
     }
 }
 

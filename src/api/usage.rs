@@ -21,8 +21,8 @@ pub(super) struct UsageQuery {
     trace_id: Option<String>,
     since: Option<String>,
     until: Option<String>,
-    /// The `id` of the last record of the page before.
-    after: Option<i64>,
+    /// `next` of the page before.
+    after: Option<String>,
     limit: Option<u32>,
     /// `json` or `csv`.
     format: Option<String>,
@@ -35,13 +35,14 @@ pub(super) async fn records(
     Query(query): Query<UsageQuery>,
 ) -> Result<Response, Problem> {
     let limit = query.limit.unwrap_or(100).clamp(1, LARGEST_PAGE);
-    let page = Page { after: query.after, limit };
+    let after = query.after.as_deref().map(|after| after.parse().map_err(|_| Problem::after(after))).transpose()?;
+    let page = Page { after, limit };
     let rows = handles.store()?.records(&query.filter()?, page).await?;
     match query.format.as_deref() {
         None | Some("json") => {
             // A full page may have a next one.
-            let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.id);
-            Ok(Json(serde_json::json!({"records": rows, "next_after": next})).into_response())
+            let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.id.to_string());
+            Ok(Json(serde_json::json!({"records": rows, "next": next})).into_response())
         }
         Some("csv") => Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&rows)?).into_response()),
         Some(_) => Err(Problem::Choice { name: "format", known: "json, csv".to_owned() }),

@@ -98,7 +98,7 @@ async fn done(store: &Store, arguments: &AccountsArguments, now: Timestamp) -> R
         Verb::List { tenant, plan, limit } => {
             let filter = AccountFilter { tenant: tenant.clone(), plan: plan.clone() };
             let rows = store.accounts(&filter, &AccountPage { after: None, limit: *limit }).await?;
-            if json { pretty(&json!(rows)) } else { Ok(as_list(&rows, *limit)) }
+            if json { pretty(&json!({"accounts": rows})) } else { Ok(as_list(&rows, *limit)) }
         }
         Verb::Show(whose) => {
             let row = store.account(&whose.id()).await?.ok_or_else(|| whose.missing())?;

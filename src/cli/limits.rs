@@ -44,9 +44,9 @@ struct ShowArguments {
     model: Option<Box<str>>,
     #[arg(long)]
     endpoint: Option<Box<str>>,
-    /// Most lines without a subject.
+    /// Most lines of each limit, without a subject.
     #[arg(long, default_value_t = 50)]
-    most: u32,
+    top: u32,
     #[arg(long)]
     json: bool,
 }
@@ -82,13 +82,13 @@ fn explained(config: &Config, instances: u32, as_json: bool) -> String {
         return "no limits are configured".to_owned();
     }
     let lines = limits.iter().map(|limit| {
-        let bound: Vec<String> = limit.bound.iter().map(|line| format!("      {line}")).collect();
+        let bound: Vec<String> = limit.bound_terms.iter().map(|line| format!("      {line}")).collect();
         format!(
             "{}\n  {}\n  over it: {}\n  {}\n  most that can be used, with {instances} instances:\n{}",
             limit.name,
             limit.allows,
-            limit.over,
-            limit.agreement,
+            limit.on_excess,
+            limit.consistency,
             bound.join("\n")
         )
     });
@@ -132,13 +132,13 @@ fn line(state: &LimitState) -> Vec<String> {
     [state.name.to_string(), state.subject.to_string()].into_iter().chain(amounts).collect()
 }
 
-/// From the ledger: what was recorded, without what is held.
+/// From the database: what was recorded, without what is held.
 async fn greatest(config: &Config, arguments: &ShowArguments, now: Timestamp) -> Result<String, LimitsError> {
     let store = Store::open_existing(&config.database_url(), "limits").await?;
     let rules = app::rules(config);
     let mut rows = Vec::new();
     for rule in &rules {
-        for counter in store.counters(Some(&rule.name), now, arguments.most).await? {
+        for counter in store.counters(Some(&rule.name), now, arguments.top).await? {
             rows.push((rule, counter));
         }
     }
@@ -147,8 +147,9 @@ async fn greatest(config: &Config, arguments: &ShowArguments, now: Timestamp) ->
         let limits = rows.iter().map(|(rule, counter)| {
             let subject: serde_json::Value = serde_json::from_str(&counter.subject).unwrap_or_default();
             let since = counter.period_started_at.to_string();
-            json!({"name": &*rule.name, "subject": subject, "used": counter.used, "limit": rule.kind.limit().0,
-                   "meter": rule.meter.label(), "period_started_at": since})
+            json!({"name": &*rule.name, "subject": subject, "used": rule.meter.figure(counter.used),
+                   "limit": rule.meter.figure(rule.kind.limit().0), "meter": rule.meter.label(), "unit": rule.meter.unit(),
+                   "period_started_at": since})
         });
         return Ok(json!({"limits": limits.collect::<Vec<_>>()}).to_string());
     }

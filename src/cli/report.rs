@@ -60,20 +60,20 @@ pub(super) async fn report(
     let time = |text: &Option<String>| text.as_deref().map(|text| time(text, now)).transpose();
     let (since, until) = (time(&arguments.since)?, time(&arguments.until)?);
     let filter = RecordFilter { tenant: arguments.tenant.clone(), since, until, ..RecordFilter::default() };
-    let (group, title) = match arguments.by {
-        By::User => (Group::User, "user"),
-        By::Model => (Group::Model, "model"),
-        By::Endpoint => (Group::Endpoint, "endpoint"),
-        By::Day => (Group::Day, "day"),
+    let group = match arguments.by {
+        By::User => Group::User,
+        By::Model => Group::Model,
+        By::Endpoint => Group::Endpoint,
+        By::Day => Group::Day,
     };
     let store = Store::open_existing(&config.database_url(), "report").await?;
     let rows = store.summary(group, &filter).await;
     store.close().await;
     let rows = rows?;
     match (arguments.json, arguments.csv) {
-        (true, _) => Ok(serde_json::to_string_pretty(&rows)? + "\n"),
+        (true, _) => Ok(serde_json::to_string_pretty(&serde_json::json!({"summary": rows}))? + "\n"),
         (_, true) => as_csv(&rows),
-        _ => Ok(as_table(title, &rows)),
+        _ => Ok(as_table(group, &rows)),
     }
 }
 
@@ -90,20 +90,31 @@ fn as_csv(rows: &[SummaryRow]) -> Result<String, ReportError> {
 }
 
 /// Numbers to the right, a line of sums, and what is not known said in words.
-fn as_table(title: &str, rows: &[SummaryRow]) -> String {
+fn as_table(group: Group, rows: &[SummaryRow]) -> String {
     if rows.is_empty() {
         return "nothing recorded yet\n".to_owned();
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        title, "requests", "calls", "errors", "input", "cached", "output", "USD", "ms", "unknown", "unpriced",
+        group.label(),
+        "requests",
+        "calls",
+        "errors",
+        "input",
+        "cached",
+        "output",
+        "USD",
+        "ms",
+        "unknown",
+        "unpriced",
     ]);
-    for row in rows.iter().chain([&sum(rows)]) {
+    let sum = sum(group, rows);
+    for row in rows.iter().chain([&sum]) {
         table.add_row(cells(row));
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    let (unknown, unpriced) = (sum(rows).unknown_usage_calls, sum(rows).unpriced_calls);
+    let (unknown, unpriced) = (sum.unknown_usage_calls, sum.unpriced_calls);
     let mut text = format!("{}\n", table.trim_fmt());
     if unknown > 0 {
         text += &format!("{unknown} calls did not report their usage: tokens and cost are higher than shown\n");
@@ -119,15 +130,16 @@ fn cells(row: &SummaryRow) -> Vec<String> {
     let cost = row.cost_nanousd.map_or_else(|| "unknown".to_owned(), |cost| NanoUsd(cost).to_string());
     let mut cells = vec![group.to_owned()];
     cells.extend([row.requests, row.llm_calls, row.llm_errors, row.input_tokens, row.cached_input_tokens].map(grouped));
-    cells.extend([grouped(row.output_tokens), cost, format!("{:.0}", row.avg_response_time_ms)]);
+    cells.extend([grouped(row.output_tokens), cost, format!("{:.0}", row.avg_duration_ms)]);
     cells.extend([row.unknown_usage_calls, row.unpriced_calls].map(grouped));
     cells
 }
 
-fn sum(rows: &[SummaryRow]) -> SummaryRow {
+fn sum(by: Group, rows: &[SummaryRow]) -> SummaryRow {
     let total = |of: fn(&SummaryRow) -> i64| rows.iter().map(of).fold(0, i64::saturating_add);
     let (requests, costs) = (total(|row| row.requests), rows.iter().filter_map(|row| row.cost_nanousd));
     SummaryRow {
+        by,
         group: "total".to_owned(),
         requests,
         llm_calls: total(|row| row.llm_calls),
@@ -139,13 +151,13 @@ fn sum(rows: &[SummaryRow]) -> SummaryRow {
         cost_nanousd: costs.reduce(i64::saturating_add),
         unknown_usage_calls: total(|row| row.unknown_usage_calls),
         unpriced_calls: total(|row| row.unpriced_calls),
-        avg_response_time_ms: average(rows, requests),
+        avg_duration_ms: average(rows, requests),
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an average shown in whole milliseconds")]
 fn average(rows: &[SummaryRow], requests: i64) -> f64 {
-    let weighted: f64 = rows.iter().map(|row| row.avg_response_time_ms * row.requests as f64).sum();
+    let weighted: f64 = rows.iter().map(|row| row.avg_duration_ms * row.requests as f64).sum();
     weighted / requests.max(1) as f64
 }
 

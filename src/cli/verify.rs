@@ -50,7 +50,7 @@ fn as_text(found: &Verification) -> String {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["what", "key", "column", "stored", "folded"]);
+    table.set_header(["kind", "key", "column", "stored", "computed"]);
     table.add_rows(found.differences.iter().map(cells));
     table.column_iter_mut().skip(3).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let more = if found.not_listed > 0 { format!("\nand {} more", grouped(found.not_listed)) } else { String::new() };
@@ -65,8 +65,8 @@ fn cells(difference: &Difference) -> [String; 5] {
         RowKey::Account { tenant, user_id } => account(tenant, user_id),
         RowKey::Span { started_at, trace_id, span_id } => format!("{started_at} {trace_id} {span_id}"),
     };
-    let (stored, folded) = (number(difference.stored), number(difference.folded));
-    [difference.what.label().to_owned(), key, difference.column.clone(), stored, folded]
+    let (stored, computed) = (number(difference.stored), number(difference.computed));
+    [difference.kind.label().to_owned(), key, difference.column.clone(), stored, computed]
 }
 
 /// How an account is named to people.
@@ -97,9 +97,9 @@ mod tests {
             span_id: "0b".into(),
         };
         let cost =
-            |what, key, column: &str, stored| Difference { what, key, column: column.into(), stored, folded: None };
+            |kind, key, column: &str, stored| Difference { kind, key, column: column.into(), stored, computed: None };
         vec![
-            Difference { folded: Some(0), ..cost(What::MissingAccount, account, "accounts", Some(-1234)) },
+            Difference { computed: Some(0), ..cost(What::MissingAccount, account, "accounts", Some(-1234)) },
             cost(What::Record, span, "cost_nanousd", None),
         ]
     }
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn each_difference_has_a_line_of_its_own() {
         expect_test::expect![[r"
-             what             key                                column        stored  folded
-             missing account  acme/a\nb\u{1b}                    accounts      -1_234       0
-             record           2026-05-19T10:00:00.000000Z 0a 0b  cost_nanousd    null    null
+             kind             key                                column        stored  computed
+             missing account  acme/a\nb\u{1b}                    accounts      -1_234         0
+             record           2026-05-19T10:00:00.000000Z 0a 0b  cost_nanousd    null      null
             and 7 more
             differences: 9; checked 2 accounts, 3_000 records, 4 calls"]]
         .assert_eq(&as_text(&found(two(), 7)));
@@ -125,7 +125,7 @@ mod tests {
         let json = serde_json::to_value(found(two(), 7)).unwrap();
         assert_eq!(json["checked"]["records"], 3000);
         assert_eq!(json["not_listed"], 7);
-        assert_eq!(json["differences"][0]["what"], "missing_account");
+        assert_eq!(json["differences"][0]["kind"], "missing_account");
         assert_eq!(json["differences"][0]["key"], serde_json::json!({"tenant": "acme", "user_id": "a\nb\u{1b}"}));
         assert_eq!(json["differences"][1]["key"]["trace_id"], "0a");
         assert_eq!(json["differences"][1]["stored"], serde_json::Value::Null);

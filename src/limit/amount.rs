@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use tacho_core::domain::call::Tokens;
 use tacho_core::domain::money::NanoUsd;
@@ -47,6 +47,22 @@ impl Meter {
             _ => format!("{amount} {}", self.unit()),
         }
     }
+
+    /// As a program reads it, in `unit`.
+    pub fn figure(self, amount: i64) -> Figure {
+        match self {
+            Self::Cost => Figure::Dollars(NanoUsd(amount).to_string()),
+            _ => Figure::Count(amount),
+        }
+    }
+}
+
+/// Money is in dollars as text, so that nothing is rounded.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Figure {
+    Count(i64),
+    Dollars(String),
 }
 
 /// So much of a meter: requests, tokens or nano-dollars.

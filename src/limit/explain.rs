@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::amount::Figure;
 use super::rule::{Action, Kind, Mode, OnStoreError, QuotaAnchor, Rate, Rule, Window};
 use tacho_core::domain::period::Cycle;
 use tacho_core::domain::time::in_words;
@@ -13,12 +14,13 @@ pub struct Explained {
     /// For whom it is and what it allows.
     pub allows: String,
     /// What happens to a request over it.
-    pub over: String,
+    pub on_excess: String,
     /// How instances agree, and what they do without their store.
-    pub agreement: String,
-    /// In units of the meter, on top of what is allowed, all instances together, while the store is there.
-    pub overshoot: i64,
-    pub bound: Vec<String>,
+    pub consistency: String,
+    /// In `unit`, on top of what is allowed, all instances together, while the store is there.
+    pub overshoot_bound: Figure,
+    pub unit: &'static str,
+    pub bound_terms: Vec<String>,
 }
 
 /// `nodes`: how many instances there are.
@@ -29,10 +31,11 @@ pub fn explain(rule: &Rule, nodes: u32) -> Explained {
     Explained {
         name: rule.name.to_string(),
         allows: allows(rule),
-        over: over(rule).to_owned(),
-        agreement: agreement(rule, each),
-        overshoot,
-        bound: bound(rule, nodes, overshoot),
+        on_excess: on_excess(rule).to_owned(),
+        consistency: consistency(rule, each),
+        overshoot_bound: rule.meter.figure(overshoot),
+        unit: rule.meter.unit(),
+        bound_terms: bound_terms(rule, nodes, overshoot),
     }
 }
 
@@ -75,7 +78,7 @@ fn amounts(rule: &Rule, kind: &Kind) -> String {
     }
 }
 
-fn over(rule: &Rule) -> &'static str {
+fn on_excess(rule: &Rule) -> &'static str {
     match rule.action {
         Action::Deny => "refused with 429",
         Action::Shadow => "let through and counted as if refused",
@@ -83,7 +86,7 @@ fn over(rule: &Rule) -> &'static str {
     }
 }
 
-fn agreement(rule: &Rule, each: i64) -> String {
+fn consistency(rule: &Rule, each: i64) -> String {
     let away = match rule.on_store_error {
         OnStoreError::Local => "without the store each instance goes on with its share",
         OnStoreError::Open => "without the store all is let through",
@@ -101,7 +104,7 @@ fn agreement(rule: &Rule, each: i64) -> String {
 }
 
 /// The terms of the bound, each in a line. Those that are zero are left out, as is what the operator chose to leave open.
-fn bound(rule: &Rule, nodes: u32, overshoot: i64) -> Vec<String> {
+fn bound_terms(rule: &Rule, nodes: u32, overshoot: i64) -> Vec<String> {
     let show = |amount| rule.meter.show(amount);
     let mut lines = vec![match &rule.kind {
         Kind::Rate(rate) => rate_line(rule, rate),
@@ -165,8 +168,9 @@ mod tests {
         }
         let file: File = toml::from_str(&format!("[[limit]]\n{limit}")).unwrap();
         let explained = explain(&file.limit.0[0], 4);
-        let bound = explained.bound.join("\n");
-        expected.assert_eq(&format!("{}\n{}\n{}\n{bound}\n", explained.allows, explained.over, explained.agreement));
+        let bound = explained.bound_terms.join("\n");
+        expected
+            .assert_eq(&format!("{}\n{}\n{}\n{bound}\n", explained.allows, explained.on_excess, explained.consistency));
     }
 
     #[test]

@@ -124,8 +124,8 @@ pub struct LimitState {
     /// Of a rate: what the bucket holds.
     pub burst: Option<i64>,
     pub stand: Stand,
-    /// The request goes on although it is over this limit.
-    pub passed: bool,
+    /// What this limit decided on the request, in the word of the metric; `None` where nothing was asked of it.
+    pub decision: Option<&'static str>,
     /// The highest threshold of `warn_at` that is reached, in thousandths.
     pub warning: Option<u16>,
 }
@@ -268,19 +268,23 @@ impl Limits {
                     Kind::Quota(_) => None,
                 },
                 stand,
-                passed: limit.standing == Standing::Passed,
+                decision: None,
                 warning: limit.rule.warning(kind, &stand),
             }
         };
         attempt.limits.iter().map(state).collect()
     }
 
-    fn count(&self, attempt: &Attempt<'_>, refused: Option<&Refused>) {
-        for (place, limit) in attempt.limits.iter().enumerate() {
+    /// Counts the decision of each limit and writes it into its state.
+    fn count(&self, attempt: &Attempt<'_>, refused: Option<&Refused>, states: &mut [LimitState]) {
+        for ((place, limit), state) in attempt.limits.iter().enumerate().zip(states) {
             let (decision, reason) = match refused {
                 Some(refused) if refused.place == place => ("refuse", refused.reason.label()),
                 // Another limit refused; this one was not charged.
-                Some(_) => continue,
+                Some(_) => {
+                    state.decision = Some("allow");
+                    continue;
+                }
                 None if limit.standing == Standing::Passed => match limit.rule.action {
                     Action::Warn => ("warn", Reason::OverLimit.label()),
                     _ => ("shadow", Reason::OverLimit.label()),
@@ -288,6 +292,7 @@ impl Limits {
                 None if attempt.degraded => ("allow", "degraded"),
                 None => ("allow", "within_limit"),
             };
+            state.decision = Some(decision);
             self.meters.decided(&limit.rule.name, decision, reason);
         }
     }

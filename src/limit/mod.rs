@@ -25,7 +25,7 @@ pub mod subject;
 #[cfg(test)]
 mod tests;
 
-pub use amount::{Amount, Dollars, Meter, Usage};
+pub use amount::{Amount, Dollars, Figure, Meter, Usage};
 pub use attempt::{Reason, Stand};
 pub use charge::{Charge, charges, counters};
 pub use config::{Backend, LimitsConfig, RefusalForm, Rules, plan_rule};

@@ -1,6 +1,7 @@
 //! Questions to the store. The same SQL for both databases.
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use super::PersistError;
 use super::store::Store;
@@ -81,8 +82,21 @@ pub enum Group {
     Day,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+impl Group {
+    /// Also the name of the field that says which one it is.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Model => "model",
+            Self::Endpoint => "endpoint",
+            Self::Day => "day",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct SummaryRow {
+    pub by: Group,
     /// Empty where the records name none.
     pub group: String,
     pub requests: i64,
@@ -96,7 +110,27 @@ pub struct SummaryRow {
     pub unknown_usage_calls: i64,
     pub unpriced_calls: i64,
     /// Of calls, where the group is a model.
-    pub avg_response_time_ms: f64,
+    pub avg_duration_ms: f64,
+}
+
+/// With `user`, `model`, `endpoint` or `day` as the first field.
+impl Serialize for SummaryRow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut row = serializer.serialize_struct("SummaryRow", 12)?;
+        row.serialize_field(self.by.label(), &self.group)?;
+        row.serialize_field("requests", &self.requests)?;
+        row.serialize_field("llm_calls", &self.llm_calls)?;
+        row.serialize_field("llm_errors", &self.llm_errors)?;
+        row.serialize_field("input_tokens", &self.input_tokens)?;
+        row.serialize_field("output_tokens", &self.output_tokens)?;
+        row.serialize_field("cached_input_tokens", &self.cached_input_tokens)?;
+        row.serialize_field("total_tokens", &self.total_tokens)?;
+        row.serialize_field("cost_nanousd", &self.cost_nanousd)?;
+        row.serialize_field("unknown_usage_calls", &self.unknown_usage_calls)?;
+        row.serialize_field("unpriced_calls", &self.unpriced_calls)?;
+        row.serialize_field("avg_duration_ms", &self.avg_duration_ms)?;
+        row.end()
+    }
 }
 
 impl Store {
@@ -127,7 +161,7 @@ impl Store {
             if group == Group::Model { (CALL_SUMS, "llm_calls") } else { (RECORD_SUMS, "usage_records") };
         let sql = format!("SELECT {name}, {sums} FROM {table}{conditions} GROUP BY 1 ORDER BY 1");
         let found = self.fetch(&sql, &values).await?;
-        let rows: Result<Vec<_>, _> = found.iter().map(summary_row).collect();
+        let rows: Result<Vec<_>, _> = found.iter().map(|row| summary_row(group, row)).collect();
         let mut rows = rows?;
         if group != Group::Day {
             // Here, as the databases sort NULL and texts differently.
@@ -257,8 +291,9 @@ fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
     })
 }
 
-fn summary_row(row: &Row) -> Result<SummaryRow, sqlx::Error> {
+fn summary_row(by: Group, row: &Row) -> Result<SummaryRow, sqlx::Error> {
     Ok(SummaryRow {
+        by,
         group: row.text(0)?,
         requests: row.int(1)?,
         llm_calls: row.int(2)?,
@@ -270,6 +305,6 @@ fn summary_row(row: &Row) -> Result<SummaryRow, sqlx::Error> {
         cost_nanousd: row.maybe_int(8)?,
         unknown_usage_calls: row.int(9)?,
         unpriced_calls: row.int(10)?,
-        avg_response_time_ms: row.real(11)?,
+        avg_duration_ms: row.real(11)?,
     })
 }

@@ -63,11 +63,11 @@ pub struct Checked {
 /// One column of one row that is not what the rows below it add up to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    pub what: What,
+    pub kind: What,
     pub key: RowKey,
     pub column: String,
     pub stored: Option<i64>,
-    pub folded: Option<i64>,
+    pub computed: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ pub enum What {
     MissingAccount,
     Record,
     /// A call belongs to no record: of `records` there are 0 and should be 1.
-    StrayCall,
+    OrphanCall,
 }
 
 impl What {
@@ -87,7 +87,7 @@ impl What {
             Self::Account => "account",
             Self::MissingAccount => "missing account",
             Self::Record => "record",
-            Self::StrayCall => "stray call",
+            Self::OrphanCall => "orphan call",
         }
     }
 }
@@ -111,7 +111,7 @@ impl Store {
         let mut tx = self.snapshot().await?;
         let checked = count(&mut tx).await?;
         let (mut differences, mut all) = (Vec::new(), 0);
-        for what in [What::Account, What::MissingAccount, What::Record, What::StrayCall] {
+        for what in [What::Account, What::MissingAccount, What::Record, What::OrphanCall] {
             let found = tx.fetch(&statement(what), &[Value::Int(most.into())]).await?;
             all += found.first().map_or(Ok(0), |row| row.int(row.len() - 1))?;
             let room = (most as usize).saturating_sub(differences.len());
@@ -169,7 +169,7 @@ fn statement(what: What) -> String {
             "SELECT r.tenant, r.user_id, 'accounts', {one_missing} FROM {WITHOUT_ACCOUNT} \
              GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id LIMIT $1"
         ),
-        What::StrayCall => format!(
+        What::OrphanCall => format!(
             "SELECT c.started_at, c.trace_id, c.span_id, 'records', {one_missing} FROM llm_calls c \
              WHERE NOT EXISTS (SELECT 1 FROM usage_records r WHERE {}) \
              ORDER BY c.started_at, c.trace_id, c.span_id LIMIT $1",
@@ -252,11 +252,11 @@ fn join(parts: impl Iterator<Item = String>) -> String {
 fn difference(what: What, row: &Row) -> Result<Difference, sqlx::Error> {
     let (key, next) = match what {
         What::Account | What::MissingAccount => (RowKey::Account { tenant: row.text(0)?, user_id: row.text(1)? }, 2),
-        What::Record | What::StrayCall => {
+        What::Record | What::OrphanCall => {
             let started_at = row.time(0)?.to_string();
             (RowKey::Span { started_at, trace_id: row.text(1)?, span_id: row.text(2)? }, 3)
         }
     };
-    let (stored, folded) = (row.maybe_int(next + 1)?, row.maybe_int(next + 2)?);
-    Ok(Difference { what, key, column: row.text(next)?, stored, folded })
+    let (stored, computed) = (row.maybe_int(next + 1)?, row.maybe_int(next + 2)?);
+    Ok(Difference { kind: what, key, column: row.text(next)?, stored, computed })
 }

@@ -13,9 +13,9 @@ impl Limits {
         let usage = self.expected(asked);
         let mut attempt = Attempt::new(&self.node, &rules, &traits, &since, &usage, self.now());
         let refused = self.decide(&mut attempt).await;
-        let limits = self.states(&attempt, &traits);
-        self.count(&attempt, refused.as_ref());
-        if refused.is_some() || limits.iter().any(|limit| limit.passed) {
+        let mut limits = self.states(&attempt, &traits);
+        self.count(&attempt, refused.as_ref(), &mut limits);
+        if refused.is_some() || attempt.limits.iter().any(|limit| limit.standing == Standing::Passed) {
             self.saw_over(asked, &attempt, refused.as_ref(), &limits);
         }
         self.meters.check_duration.observe((self.outside.now)().since(started).as_secs_f64());

@@ -49,8 +49,8 @@ async fn periods_end_at_the_start(store: &Store) {
 }
 
 async fn by_http(address: SocketAddr) {
-    let get = async |path: &'static str| {
-        let answer = post(JSON, "").method("GET").path(path).send(address).await.text();
+    let get = async |path: &str| {
+        let answer = post(JSON, "").method("GET").path(path.to_owned()).send(address).await.text();
         serde_json::from_str::<Value>(&answer).unwrap_or_else(|_| panic!("{path}: {answer}"))
     };
     let set = async |path: &'static str, body: &'static str| {
@@ -62,14 +62,11 @@ async fn by_http(address: SocketAddr) {
         users.collect::<Vec<_>>().join(" ")
     };
     let page = get("/v1/accounts?limit=2").await;
-    assert_eq!(
-        (users(&page), &page["next"]),
-        ("ann bob/x".into(), &json!({"after_tenant": "acme", "after_user": "bob/x"}))
-    );
-    let page = get("/v1/accounts?limit=2&after_tenant=acme&after_user=bob%2Fx").await;
+    assert_eq!(users(&page), "ann bob/x");
+    let page = get(&format!("/v1/accounts?limit=2&after={}", page["next"].as_str().unwrap())).await;
     assert_eq!((users(&page), &page["next"]), ("eve".into(), &Value::Null));
     assert_eq!(users(&get("/v1/accounts?tenant=acme&plan=default").await), "ann bob/x eve");
-    assert_eq!(get("/v1/accounts?after_user=a").await["status"], 400);
+    assert_eq!(get("/v1/accounts?after=5b5d").await["status"], 400);
 
     let account = get("/v1/accounts/acme/bob%2Fx").await;
     assert_eq!((&account["account"]["user_id"], &account["account"]["plan"]), (&json!("bob/x"), &json!("default")));
@@ -131,5 +128,5 @@ fn by_command_line(folder: &Path, url: &str) {
     assert_eq!((&shown["account"]["plan"], shown["resets"].as_array().unwrap().len()), (&json!("free"), 3));
     assert_eq!((&shown["resets"][0]["reason"], &shown["resets"][1]["reason"]), (&json!("again"), &json!("asked")));
     let all: Value = serde_json::from_str(&tacho(&["accounts", "--json", "list"], 0, "")).unwrap();
-    assert_eq!(all.as_array().unwrap().len(), 3);
+    assert_eq!(all["accounts"].as_array().unwrap().len(), 3);
 }

@@ -346,7 +346,7 @@ impl House<'_> {
         execute(self.url, "UPDATE billing_accounts SET free_requests_used = 7 WHERE user_id = 'ute'").await;
         let found = self.store.verify(10).await.unwrap();
         let [one] = &found.differences[..] else { panic!("{found:?}") };
-        assert_eq!((&*one.column, one.stored, one.folded), ("free_requests_used", Some(7), Some(2)));
+        assert_eq!((&*one.column, one.stored, one.computed), ("free_requests_used", Some(7), Some(2)));
         assert_eq!(self.store.drift().await.unwrap(), Drift { free_requests: 5, ..Drift::default() });
         self.store.rebuild(time("2026-05-20")).await.unwrap().commit().await.unwrap();
         self.shows("ute", "free: 2 free, 0 requests, 0 tokens since 2026-05-20T00:00").await;

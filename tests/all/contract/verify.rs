@@ -144,7 +144,7 @@ impl Spoiler<'_> {
             let cost = "record 40 cost_nanousd 120, not 20";
             let (tokens, total) = ("record 40 input_tokens 120, not 20", "record 40 total_tokens 120, not 20");
             let calls = "record 40 llm_calls 2, not 1";
-            self.names(&[cost, tokens, calls, total, "stray call 40 records 0, not 1"]).await;
+            self.names(&[cost, tokens, calls, total, "orphan call 40 records 0, not 1"]).await;
             let listed = self.store.verify(2).await.unwrap();
             assert_eq!((lines(&listed), listed.not_listed), (vec![cost.to_owned(), tokens.to_owned()], 3));
             let key = "(record_started_at, record_span_id) = (SELECT r.started_at, r.span_id FROM usage_records r \
@@ -166,7 +166,7 @@ impl Spoiler<'_> {
             "account vic cost_used_current_period_nanousd 123, not 120",
             "account vic requests_used_current_period 2, not 1",
             "account vic tokens_used_current_period 123, not 120",
-            "stray call 41 records 0, not 1",
+            "orphan call 41 records 0, not 1",
         ])
         .await;
         assert_eq!(self.drift().await, [1, 3, 3]);
@@ -222,8 +222,8 @@ fn lines(found: &Verification) -> Vec<String> {
             RowKey::Account { tenant, user_id } => user_id.clone() + if tenant == "acme" { "" } else { tenant },
             RowKey::Span { trace_id, .. } => u8::from_str_radix(&trace_id[..2], 16).unwrap().to_string(),
         };
-        let (stored, folded) = (number(found.stored), number(found.folded));
-        format!("{} {key} {} {stored}, not {folded}", found.what.label(), found.column)
+        let (stored, computed) = (number(found.stored), number(found.computed));
+        format!("{} {key} {} {stored}, not {computed}", found.kind.label(), found.column)
     });
     line.collect()
 }
@@ -255,11 +255,11 @@ async fn verbs(url: &str) {
     expect(&["verify"], 1, "differences: 1; checked ");
     let json: serde_json::Value = serde_json::from_str(&expect(&["verify", "--json"], 1, "")).unwrap();
     let found = serde_json::json!([{
-        "what": "account",
+        "kind": "account",
         "key": {"tenant": "acme", "user_id": "vic"},
         "column": "tokens_used_current_period",
         "stored": 124,
-        "folded": 123,
+        "computed": 123,
     }]);
     assert_eq!((&json["differences"], &json["not_listed"]), (&found, &0.into()));
     expect(&["rebuild", "--dry-run"], 0, "acme/vic: tokens 124 -> 123\naccounts to mend: 1; nothing was changed");

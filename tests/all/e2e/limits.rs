@@ -100,6 +100,7 @@ async fn a_free_plan_of_five(backend: &str, urls: [&str; 2], mut restart_store: 
         assert_eq!(refused.status(), 429, "{}", refused.text());
         let body: Value = serde_json::from_str(&refused.text()).unwrap();
         assert_eq!(body["limit"]["name"], "free-plan");
+        assert_eq!(body["limit"]["decision"], "refuse");
         assert_eq!(body["limit"]["subject"], json!({"user": "ann"}));
         assert_eq!(body["limit"]["limit"], 5);
         assert_eq!(invoke(address, "bob").await.status(), 200);
