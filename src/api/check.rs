@@ -58,7 +58,7 @@ pub(super) async fn check(
     Ok(match handles.limits.check(&asked).await {
         Decision::Admit(admission) => refusal::allowed(&admission),
         Decision::Refuse(refused) => {
-            refusal::refused(&refused, Form::wanted(&headers, handles.limits.config().refusal))
+            refusal::refused(&refused, Form::wanted(&headers, handles.limits.config().refusal_format))
         }
     })
 }

@@ -27,8 +27,8 @@ pub(super) struct Notices {
 impl Notices {
     /// `None` where nobody is to be told.
     pub(super) fn new(config: &NotifyConfig) -> Option<Arc<Self>> {
-        let board = || Mutex::new(Board::new(config.resend, notify::MOST, now()));
-        (!config.alertmanager.is_empty()).then(|| Arc::new(Self { board: board(), wake: Notify::new() }))
+        let board = || Mutex::new(Board::new(config.resend_interval, notify::MOST, now()));
+        (!config.alertmanager_urls.is_empty()).then(|| Arc::new(Self { board: board(), wake: Notify::new() }))
     }
 
     pub(super) fn saw(&self, sight: &Sight<'_>) {

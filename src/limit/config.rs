@@ -36,7 +36,7 @@ pub struct LimitsConfig {
     /// What is reckoned for a request that says nothing, until requests like it were seen.
     pub estimate: EstimateConfig,
     /// The form of a refusal where the client does not ask for one.
-    pub refusal: RefusalForm,
+    pub refusal_format: RefusalForm,
 }
 
 impl Default for LimitsConfig {
@@ -50,7 +50,7 @@ impl Default for LimitsConfig {
             expected_instances: 1,
             max_subjects: 1_000_000,
             estimate: EstimateConfig::default(),
-            refusal: RefusalForm::Problem,
+            refusal_format: RefusalForm::Problem,
         }
     }
 }

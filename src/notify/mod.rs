@@ -24,25 +24,25 @@ pub(crate) use push::{NotBuilt, Pushes, pushes};
 #[serde(deny_unknown_fields, default)]
 pub struct NotifyConfig {
     /// Every one of them is told everything, as the replicas of a cluster want it. None: nothing is told.
-    pub alertmanager: Vec<Endpoint>,
+    pub alertmanager_urls: Vec<Endpoint>,
     /// How often a notice that still holds is looked at and told again.
-    #[serde(deserialize_with = "resend")]
-    pub resend: Duration,
+    #[serde(deserialize_with = "resend_interval")]
+    pub resend_interval: Duration,
 }
 
 impl Default for NotifyConfig {
     /// As often as Prometheus, which does it for the same reason: an Alertmanager that was away must hear of what lasts.
     fn default() -> Self {
-        Self { alertmanager: Vec::new(), resend: Duration::from_secs(60) }
+        Self { alertmanager_urls: Vec::new(), resend_interval: Duration::from_secs(60) }
     }
 }
 
 /// Shorter would be a load for the store of limits, longer would leave notices standing for hours after Tacho is gone.
 const RESEND: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 
-fn resend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let resend = humantime_serde::deserialize(deserializer)?;
-    if RESEND.contains(&resend) { Ok(resend) } else { Err(D::Error::custom("must be between 1s and 1h")) }
+fn resend_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let interval = humantime_serde::deserialize(deserializer)?;
+    if RESEND.contains(&interval) { Ok(interval) } else { Err(D::Error::custom("must be between 1s and 1h")) }
 }
 
 /// Where an Alertmanager listens, as its own `--web.external-url` says: `http://alertmanager:9093`, `https://ops/alertmanager`.

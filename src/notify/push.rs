@@ -60,7 +60,7 @@ pub(crate) fn pushes(
         .user_agent(concat!("tacho/", env!("CARGO_PKG_VERSION")))
         .build()?;
     let (mut queues, mut work) = (Vec::new(), Vec::new());
-    for endpoint in &config.alertmanager {
+    for endpoint in &config.alertmanager_urls {
         let (queue, messages) = mpsc::channel(WAITING);
         queues.push(queue);
         work.push(Pusher::new(client.clone(), endpoint, results.clone()).run(messages));

@@ -275,20 +275,24 @@ fn read(section: &str) -> Result<NotifyConfig, String> {
 
 #[test]
 fn an_endpoint_is_a_url_and_what_is_none_is_refused_with_its_line() {
-    let config =
-        read("alertmanager = [\"http://ops:secret@am:9093\", \"https://ops.example/alertmanager/\"]\nresend = \"30s\"");
+    let config = read(
+        "alertmanager_urls = [\"http://ops:secret@am:9093\", \"https://ops.example/alertmanager/\"]\nresend_interval = \"30s\"",
+    );
     let config = config.unwrap();
-    let urls: Vec<String> = config.alertmanager.iter().map(|endpoint| endpoint.alerts().to_string()).collect();
+    let urls: Vec<String> = config.alertmanager_urls.iter().map(|endpoint| endpoint.alerts().to_string()).collect();
     assert_eq!(urls, ["http://ops:secret@am:9093/api/v2/alerts", "https://ops.example/alertmanager/api/v2/alerts"]);
-    assert_eq!(format!("{:?}", config.alertmanager), "[http://am:9093, https://ops.example/alertmanager]");
+    assert_eq!(format!("{:?}", config.alertmanager_urls), "[http://am:9093, https://ops.example/alertmanager]");
     for (section, problem) in [
-        ("resend = \"1m\"\nalertmanager = [\n  \"http://am:9093\",\n  \"am:9093\",\n]", "line 2, column 16"),
-        ("alertmanager = [\"am:9093\"]", "`am:9093` does not begin with http:// or https://"),
-        ("alertmanager = [\"alertmanager\"]", "`alertmanager` is not a URL: relative URL without a base"),
-        ("alertmanager = [\"ftp://am\"]", "`ftp://am` does not begin with http:// or https://"),
-        ("alertmanager = [\"http://am:9093/?x=1\"]", "does not end with its path"),
-        ("alertmanager = \"http://am:9093\"", "expected a sequence"),
-        ("resend = \"10ms\"", "must be between 1s and 1h"),
+        (
+            "resend_interval = \"1m\"\nalertmanager_urls = [\n  \"http://am:9093\",\n  \"am:9093\",\n]",
+            "line 2, column 21",
+        ),
+        ("alertmanager_urls = [\"am:9093\"]", "`am:9093` does not begin with http:// or https://"),
+        ("alertmanager_urls = [\"alertmanager\"]", "`alertmanager` is not a URL: relative URL without a base"),
+        ("alertmanager_urls = [\"ftp://am\"]", "`ftp://am` does not begin with http:// or https://"),
+        ("alertmanager_urls = [\"http://am:9093/?x=1\"]", "does not end with its path"),
+        ("alertmanager_urls = \"http://am:9093\"", "expected a sequence"),
+        ("resend_interval = \"10ms\"", "must be between 1s and 1h"),
         ("resent = \"1m\"", "unknown field `resent`"),
     ] {
         let error = read(section).unwrap_err();

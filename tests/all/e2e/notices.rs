@@ -11,7 +11,7 @@ use crate::support::client::{JSON, call, post};
 use crate::support::load::Shape;
 use crate::support::tacho_process::Tacho;
 
-const SETTINGS: [(&str, &str); 2] = [("TACHO_ASSEMBLE__QUIET", "200ms"), ("TACHO_NOTIFY__RESEND", "1s")];
+const SETTINGS: [(&str, &str); 2] = [("TACHO_ASSEMBLE__QUIET", "200ms"), ("TACHO_NOTIFY__RESEND_INTERVAL", "1s")];
 
 fn configure(folder: &Path, limit: u32) {
     let limits = format!(
@@ -80,7 +80,7 @@ async fn a_budget_that_is_used_up_is_told_until_it_is_not() {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path(), 2);
     let database = format!("sqlite:{}", folder.path().join("tacho.db").display());
-    let settings = [SETTINGS[0], SETTINGS[1], ("TACHO_NOTIFY__ALERTMANAGER", &*urls)];
+    let settings = [SETTINGS[0], SETTINGS[1], ("TACHO_NOTIFY__ALERTMANAGER_URLS", &*urls)];
     let tacho = Tacho::start(folder.path(), &database, &settings);
 
     // By records alone, nobody has asked.

@@ -78,8 +78,11 @@ impl Watched {
         limited(folder.path(), 3);
         let alertmanager = Shipped::start().await;
         let to = if pushes { format!("[\"http://{}\"]", alertmanager.address()) } else { "[]".to_owned() };
-        let settings =
-            [("TACHO_ASSEMBLE__QUIET", "200ms"), ("TACHO_NOTIFY__ALERTMANAGER", &*to), ("TACHO_NOTIFY__RESEND", "2s")];
+        let settings = [
+            ("TACHO_ASSEMBLE__QUIET", "200ms"),
+            ("TACHO_NOTIFY__ALERTMANAGER_URLS", &*to),
+            ("TACHO_NOTIFY__RESEND_INTERVAL", "2s"),
+        ];
         let tacho = Tacho::start(folder.path(), "sqlite:tacho.db", &settings);
         let config = prometheus_configuration(folder.path(), &tacho, &alertmanager);
         let prometheus = Prometheus::start(&config, |_| {}).await;
