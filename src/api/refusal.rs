@@ -83,7 +83,7 @@ pub(super) fn refused(refusal: &Refusal, form: Form) -> Response {
 }
 
 fn problem(refusal: &Refusal, limit: &LimitState) -> Value {
-    let kind = if refusal.reason == Reason::StoreAway { REDUCED_CAPACITY } else { QUOTA_EXCEEDED };
+    let kind = if refusal.reason == Reason::StoreUnavailable { REDUCED_CAPACITY } else { QUOTA_EXCEEDED };
     let limits: Vec<Shown<'_>> = refusal.limits.iter().map(shown).collect();
     json!({
         "type": kind,
@@ -115,8 +115,8 @@ fn title(reason: Reason) -> &'static str {
     match reason {
         Reason::OverLimit => "The limit is used up",
         Reason::TooLarge => "The request is larger than the limit",
-        Reason::StoreAway => "Limits cannot be checked now",
-        Reason::NoRoom => "Too many subjects are limited at once",
+        Reason::StoreUnavailable => "Limits cannot be checked now",
+        Reason::TooManySubjects => "Too many subjects are limited at once",
     }
 }
 

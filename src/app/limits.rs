@@ -80,7 +80,7 @@ fn meters(metrics: &Metrics) -> LimitMeters {
         check_duration: families.check_duration.clone(),
         store_up: families.store_up.clone(),
         holds_expired: families.holds_expired.clone(),
-        untold: families.untold.clone(),
+        unreported: families.unreported.clone(),
         stand: Arc::new(move |readings| families.stand(readings.iter().map(shown).collect())),
     }
 }

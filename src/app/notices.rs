@@ -106,9 +106,9 @@ impl Notices {
 fn tell_full(is_full: bool, sights: u64) {
     let most = notify::MOST;
     if is_full {
-        tracing::warn!(most, sights, "more budgets used up than are told of: those seen from now on count as failed");
+        tracing::warn!(most, sights, "more quotas used up than are told of: those seen from now on count as failed");
     } else {
-        tracing::info!(most, "every budget that is used up is told of again");
+        tracing::info!(most, "every quota that is used up is told of again");
     }
 }
 

@@ -130,7 +130,7 @@ fn refused(response: &http::Response<Body>) -> Option<&'static str> {
         Code::InvalidArgument => Some("malformed"),
         Code::ResourceExhausted => Some("too_large"),
         Code::Unimplemented | Code::Internal => Some("encoding"),
-        _ => Some("broken_off"),
+        _ => Some("incomplete"),
     }
 }
 

@@ -83,7 +83,7 @@ impl Refusal {
             Self::Refused(refused) => refused.label(),
             Self::Inflate(InflateError::TooLarge { .. }) => "too_large",
             Self::Inflate(InflateError::Broken(_)) | Self::Encoding => "encoding",
-            Self::Broken | Self::Slow => "broken_off",
+            Self::Broken | Self::Slow => "incomplete",
         }
     }
 }

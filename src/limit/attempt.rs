@@ -70,20 +70,20 @@ pub enum Reason {
     OverLimit,
     /// More than the limit ever has.
     TooLarge,
-    StoreAway,
+    StoreUnavailable,
     /// The memory for limits is full of subjects that cannot be forgotten.
-    NoRoom,
+    TooManySubjects,
 }
 
 impl Reason {
-    pub const ALL: [Self; 4] = [Self::OverLimit, Self::TooLarge, Self::StoreAway, Self::NoRoom];
+    pub const ALL: [Self; 4] = [Self::OverLimit, Self::TooLarge, Self::StoreUnavailable, Self::TooManySubjects];
 
     pub fn label(self) -> &'static str {
         match self {
             Self::OverLimit => "over_limit",
             Self::TooLarge => "too_large",
-            Self::StoreAway => "store_away",
-            Self::NoRoom => "no_room",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::TooManySubjects => "too_many_subjects",
         }
     }
 }
@@ -155,7 +155,7 @@ impl<'r> Attempt<'r> {
             match limit.take_alone(node, now) {
                 Look::Fits | Look::Unsure => limit.taken(node),
                 Look::Over(wait) if limit.rule.action == Action::Deny => {
-                    worst = worse(worst, Refused { place, reason: Reason::StoreAway, wait });
+                    worst = worse(worst, Refused { place, reason: Reason::StoreUnavailable, wait });
                 }
                 Look::Over(_) => limit.pass(node, now),
             }
@@ -269,7 +269,7 @@ impl Matched<'_> {
 
     fn reason(&self, wait: Option<u64>) -> Reason {
         if self.cell.is_none() {
-            Reason::NoRoom
+            Reason::TooManySubjects
         } else if wait.is_none() && self.amount > self.kind().ceiling().0 {
             Reason::TooLarge
         } else {

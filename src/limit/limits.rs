@@ -289,7 +289,7 @@ impl Limits {
                     Action::Warn => ("warn", Reason::OverLimit.label()),
                     _ => ("shadow", Reason::OverLimit.label()),
                 },
-                None if attempt.degraded => ("allow", "degraded"),
+                None if attempt.degraded => ("allow", Reason::StoreUnavailable.label()),
                 None => ("allow", "within_limit"),
             };
             state.decision = Some(decision);

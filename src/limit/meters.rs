@@ -20,7 +20,7 @@ pub struct LimitMeters {
     pub store_up: IntGauge,
     pub holds_expired: IntCounter,
     /// Settlements that the store was not told of, as the memory for limits was full.
-    pub untold: IntCounter,
+    pub unreported: IntCounter,
     /// Takes how all limits stand.
     pub stand: Arc<dyn Fn(Vec<LimitReading>) + Send + Sync>,
 }

@@ -125,7 +125,7 @@ const OPERATION: Label = names("operation");
 const TENANT: Label = names("tenant");
 const USER: Label = names("user");
 const METHOD: Label = closed("method", &METHODS);
-const OUTCOME: Label = closed("outcome", &["ok", "error"]);
+const OUTCOME: Label = closed("outcome", &["success", "failure"]);
 const DIRECTION: Label = closed("type", &["input", "output"]);
 const PART: Label = closed("type", &["cached", "cache_write", "reasoning"]);
 const UNKNOWN: Label = closed("reason", &["stream", "missing", "implausible"]);
@@ -133,11 +133,12 @@ const LIMIT: Label = Label { name: "limit", values: Values::Limits };
 const THRESHOLD: Label = Label { name: "threshold", values: Values::Thresholds };
 const MAX: Label = closed("quantile", &["max"]);
 const DECISION: Label = closed("decision", &["allow", "refuse", "warn", "shadow"]);
-const WHY: Label = closed("reason", &["within_limit", "degraded", "over_limit", "too_large", "store_away", "no_room"]);
+const WHY: Label =
+    closed("reason", &["within_limit", "over_limit", "too_large", "store_unavailable", "too_many_subjects"]);
 const PROTOCOL: Label = closed("protocol", &["grpc", "http_protobuf", "http_json"]);
 const REFUSED: Label = closed(
     "reason",
-    &["overloaded", "journal_full", "journal_broken", "malformed", "too_large", "encoding", "broken_off"],
+    &["overloaded", "journal_full", "journal_broken", "malformed", "too_large", "encoding", "incomplete"],
 );
 const SIGNAL: Label = closed("signal", &["logs", "metrics"]);
 const COUNTER: Label = closed("counter", &["free_requests", "requests", "tokens", "cost_nanousd"]);
@@ -239,8 +240,8 @@ pub(super) const LIMIT_STORE_UP: Family =
     Family::gauge("tacho_limit_store_up", "1 while the store of limits answers.", &[]);
 pub(super) const LIMIT_HOLDS_EXPIRED: Family =
     Family::counter("tacho_limit_holds_expired_total", "Holds whose request was never recorded.", &[]);
-pub(super) const LIMIT_UNTOLD: Family = Family::counter(
-    "tacho_limit_untold_total",
+pub(super) const LIMIT_UNREPORTED: Family = Family::counter(
+    "tacho_limit_settlements_unreported_total",
     "Settlements that the store of limits was not told of at once, as there were too many subjects.",
     &[],
 );
@@ -253,7 +254,7 @@ pub(super) const INGEST_SPANS: Family = Family::counter(
 pub(super) const INGEST_REFUSED: Family =
     Family::counter("tacho_ingest_bodies_refused_total", "Bodies refused whole.", &[PROTOCOL, REFUSED]);
 pub(super) const INGEST_IGNORED: Family =
-    Family::counter("tacho_ingest_ignored_bodies_total", "Bodies of other signals.", &[SIGNAL]);
+    Family::counter("tacho_ingest_bodies_ignored_total", "Bodies of other signals.", &[SIGNAL]);
 pub(super) const INGEST_LAST_SPAN: Family = Family::gauge(
     "tacho_ingest_last_span_timestamp_seconds",
     "When the last span came, in seconds since 1970.",
@@ -274,10 +275,12 @@ pub(super) const JOURNAL_QUARANTINED: Family =
     Family::counter("tacho_journal_quarantined_total", "Damaged parts of the journal, set aside.", &[]);
 pub(super) const ASSEMBLE_OPEN: Family =
     Family::gauge("tacho_assemble_open_traces", "Traces that are not quiet yet.", &[]);
-pub(super) const PERSIST_RECORDS: Family = Family::counter(
-    "tacho_persist_records_total",
-    "Records written.",
-    &[closed("result", &["new", "amended", "dead_letter"])],
+pub(super) const PERSIST_RECORDS: Family =
+    Family::counter("tacho_persist_records_total", "Records written.", &[closed("result", &["new", "amended"])]);
+pub(super) const DEAD_LETTERS: Family = Family::counter(
+    "tacho_dead_letters_total",
+    "Traces that the database would not take, in the table dead_letters.",
+    &[],
 );
 pub(super) const PERSIST_UP: Family = Family::gauge("tacho_persist_up", "1 while the database takes writes.", &[]);
 pub(super) const LEDGER_DRIFT: Family = Family::gauge(
@@ -362,7 +365,7 @@ pub(super) const GROUPS: [(&str, &[&Family]); 4] = [
             &LIMIT_RESET,
             &LIMIT_STORE_UP,
             &LIMIT_HOLDS_EXPIRED,
-            &LIMIT_UNTOLD,
+            &LIMIT_UNREPORTED,
         ],
     ),
     (
@@ -379,6 +382,7 @@ pub(super) const GROUPS: [(&str, &[&Family]); 4] = [
             &JOURNAL_QUARANTINED,
             &ASSEMBLE_OPEN,
             &PERSIST_RECORDS,
+            &DEAD_LETTERS,
             &PERSIST_UP,
             &LEDGER_DRIFT,
             &EXPORT_DOCUMENTS,

@@ -103,7 +103,7 @@ impl<'r> Maker<'r> {
             check_duration: self.histogram(&catalogue::LIMIT_CHECK_DURATION)?,
             store_up: self.gauge(&catalogue::LIMIT_STORE_UP)?,
             holds_expired: self.counter(&catalogue::LIMIT_HOLDS_EXPIRED)?,
-            untold: self.counter(&catalogue::LIMIT_UNTOLD)?,
+            unreported: self.counter(&catalogue::LIMIT_UNREPORTED)?,
             standing: self.standing()?,
         })
     }

@@ -76,7 +76,7 @@ pub struct LimitFamilies {
     pub check_duration: Histogram,
     pub store_up: IntGauge,
     pub holds_expired: IntCounter,
-    pub untold: IntCounter,
+    pub unreported: IntCounter,
     standing: Snapshot<Vec<LimitReading>>,
 }
 

@@ -52,7 +52,7 @@ impl UsageFamilies {
             user_requests: make.capped_counters(&catalogue::USER_REQUESTS)?,
             user_tokens: make.capped_counters(&catalogue::USER_TOKENS)?,
             user_cost: make.capped_floats(&catalogue::USER_COST)?,
-            dead_letters: records.with_label_values(&["dead_letter"]),
+            dead_letters: make.counter(&catalogue::DEAD_LETTERS)?,
             written: records.with_label_values(&["new"]),
             amended: records.with_label_values(&["amended"]),
             users: TopUsers::new(per_user_top),
@@ -118,7 +118,7 @@ impl UsageFamilies {
         let trace = call.key.trace_id;
         if earlier.is_none() {
             let operation = names.operations.fold(call.operation.as_deref().unwrap_or("unknown"));
-            let outcome = if call.failed() { "error" } else { "ok" };
+            let outcome = if call.failed() { "failure" } else { "success" };
             self.llm_calls.add(&[service, provider, model, operation, outcome], 1);
             self.llm_call_duration.observe(&[provider, model], call.duration.as_secs_f64(), trace);
             if let Some(first) = call.time_to_first_token {

@@ -6,8 +6,8 @@ use super::board::Budget;
 use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::time::Timestamp;
 
-const NAME: &str = "TachoBudgetUsedUp";
-const RUNBOOK: &str = "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachobudgetusedup";
+const NAME: &str = "TachoQuotaUsedUp";
+const RUNBOOK: &str = "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachoquotausedup";
 
 /// How a budget stands, in whole units or nano-dollars.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) struct Alert {
 
 impl Alert {
     fn summary(&self) -> String {
-        format!("Budget {} of {} is used up", self.budget.limit, self.budget.subject)
+        format!("Quota {} of {} is used up", self.budget.limit, self.budget.subject)
     }
 
     fn description(&self) -> String {
@@ -91,7 +91,6 @@ impl Serialize for Alert {
         let labels = [
             ("alertname", NAME),
             ("severity", "critical"),
-            ("service", "tacho"),
             ("limit", &self.budget.limit),
             ("subject", &self.budget.subject),
         ];

@@ -25,7 +25,7 @@ pub(crate) enum Seen {
     New,
     Known,
     /// There are as many notices as may be.
-    NoRoom,
+    TooManySubjects,
 }
 
 /// What a look found.
@@ -119,7 +119,7 @@ impl<W: Clone> Board<W> {
             }
             None if full => {
                 self.turned_away += 1;
-                Seen::NoRoom
+                Seen::TooManySubjects
             }
             None => {
                 let refused = refused.map(|amount| (amount, now));

@@ -160,7 +160,7 @@ fn a_clock_that_is_set_back_stops_no_round() {
 fn beyond_the_bound_sights_are_counted_and_not_kept() {
     let mut board = Board::new(RESEND, 2, START);
     let seen = ["ann", "bob", "eve", "ann", "eve"].map(|user| board.saw(budget(user), || (), None, START));
-    assert_eq!(seen, [Seen::New, Seen::New, Seen::NoRoom, Seen::Known, Seen::NoRoom]);
+    assert_eq!(seen, [Seen::New, Seen::New, Seen::TooManySubjects, Seen::Known, Seen::TooManySubjects]);
     assert_eq!((board.len(), board.begin_round(at(59)), board.begin_round(at(60))), (2, None, Some(2)));
     assert_eq!(board.begin_round(at(120)), Some(0));
 }
@@ -227,16 +227,15 @@ fn an_alert_as_alertmanager_takes_it() {
     expect![[r#"
         {
           "labels": {
-            "alertname": "TachoBudgetUsedUp",
+            "alertname": "TachoQuotaUsedUp",
             "severity": "critical",
-            "service": "tacho",
             "limit": "daily",
             "subject": "user ann"
           },
           "annotations": {
-            "summary": "Budget daily of user ann is used up",
+            "summary": "Quota daily of user ann is used up",
             "description": "user ann has used 5.0125 of 5.00 USD, 0.25 more are held for requests under way. Requests that do not fit are refused until 2026-10-01T00:00:00Z.",
-            "runbook_url": "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachobudgetusedup",
+            "runbook_url": "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachoquotausedup",
             "limit_amount": "5.00",
             "used": "5.0125",
             "unit": "USD",

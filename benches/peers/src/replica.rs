@@ -106,7 +106,7 @@ async fn tacho(mode: &str, place: usize, url: &str, replicas: u32) -> Replica {
         check_duration: families.check_duration,
         store_up: families.store_up,
         holds_expired: families.holds_expired,
-        untold: families.untold,
+        unreported: families.unreported,
         stand: Arc::new(|_| {}),
     };
     let config = LimitsConfig {

@@ -78,7 +78,7 @@ impl Limits {
                 let used = self.node.settled(&cell, ledger);
                 self.saw_counted(charge, used, request);
             }
-            None => self.meters.untold.inc(),
+            None => self.meters.unreported.inc(),
         }
     }
 }

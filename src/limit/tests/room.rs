@@ -62,7 +62,7 @@ fn hostile_subjects_fill_no_memory_and_turn_nobody_away_for_long() {
     let mut crowd = Crowd::new();
     let mut refused = 0;
     for user in 0..5_000 {
-        refused += usize::from(crowd.comes(&format!("user {user}"), EPOCH) == Err(Reason::NoRoom));
+        refused += usize::from(crowd.comes(&format!("user {user}"), EPOCH) == Err(Reason::TooManySubjects));
         assert!(crowd.node.subjects() <= MOST);
     }
     // Whatever was admitted is remembered: nobody gets in twice because others came.

@@ -128,7 +128,7 @@ async fn a_poison_row_blocks_nothing() {
         let unit = unit(1);
         let poisoned = unit.account["user-3"].requests;
         assert_eq!(send(&tacho, &unit).await, "Ok");
-        until(&tacho, &format!("tacho_persist_records_total{{result=\"dead_letter\"}} {poisoned}")).await;
+        until(&tacho, &format!("tacho_dead_letters_total {poisoned}")).await;
         until(&tacho, &format!("tacho_persist_records_total{{result=\"new\"}} {}", 20 - poisoned)).await;
         until(&tacho, "tacho_journal_oldest_seconds 0").await;
         tacho.stop();
@@ -148,7 +148,7 @@ async fn a_poison_row_that_waited_blocks_nothing() {
         let began = 1_790_000_000_000_000_000;
         let unit = Shape { seed: 8, traces: 5, calls: 1, users: 5, split: true, began }.unit(0);
         assert_eq!(send(&tacho, &unit).await, "Ok");
-        until(&tacho, "tacho_persist_records_total{result=\"dead_letter\"} 5").await;
+        until(&tacho, "tacho_dead_letters_total 5").await;
         tacho.stop();
         assert_eq!(query(url, "SELECT trace_id FROM dead_letters").await.len(), 5);
         assert_eq!(query(url, "SELECT trace_id FROM trace_extracts WHERE due_at IS NOT NULL").await.len(), 0);

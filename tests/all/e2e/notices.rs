@@ -1,4 +1,4 @@
-//! Budgets that are used up, told to real Alertmanagers.
+//! Quotas that are used up, told to real Alertmanagers.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -88,19 +88,18 @@ async fn a_budget_that_is_used_up_is_told_until_it_is_not() {
     request(&tacho, 2).await;
     let alerts = until(&tacho, &managers, used("2")).await;
     let labels = json!({
-        "alertname": "TachoBudgetUsedUp",
+        "alertname": "TachoQuotaUsedUp",
         "severity": "critical",
-        "service": "tacho",
         "limit": "free",
         "subject": "user user-0",
     });
     let year: u32 = tacho::app::now().to_string()[..4].parse().unwrap();
     let reset = format!("{}-01-01T00:00:00Z", year + 1);
     let annotations = json!({
-        "summary": "Budget free of user user-0 is used up",
+        "summary": "Quota free of user user-0 is used up",
         "description":
             format!("user user-0 has used 2 of 2 requests. Requests that do not fit are refused until {reset}."),
-        "runbook_url": "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachobudgetusedup",
+        "runbook_url": "https://github.com/tacho/tacho/blob/main/docs/runbook.md#tachoquotausedup",
         "limit_amount": "2",
         "used": "2",
         "unit": "requests",

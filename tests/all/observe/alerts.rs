@@ -67,7 +67,7 @@ struct Sample {
 const RUNBOOK: &str = "https://github.com/tacho/tacho/blob/main/docs/runbook.md#";
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 /// The alert that Tacho pushes itself has a section, and no rule.
-const PUSHED: &str = "TachoBudgetUsedUp";
+const PUSHED: &str = "TachoQuotaUsedUp";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

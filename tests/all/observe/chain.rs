@@ -159,16 +159,16 @@ async fn what_a_rule_finds_reaches_a_person_and_so_does_its_end() {
 async fn what_tacho_pushes_names_the_user_and_mutes_the_rule() {
     let watched = Watched::start(true).await;
     watched.uses_up("ann").await;
-    let alert = watched.told("TachoBudgetUsedUp", "firing").await;
+    let alert = watched.told("TachoQuotaUsedUp", "firing").await;
     assert_eq!(alert["labels"]["limit"], "daily-requests");
     assert_eq!(alert["labels"]["subject"], "user ann");
-    assert_eq!(text(&alert, "summary"), "Budget daily-requests of user ann is used up");
+    assert_eq!(text(&alert, "summary"), "Quota daily-requests of user ann is used up");
     assert_eq!([text(&alert, "used"), text(&alert, "limit_amount"), text(&alert, "unit")], ["3", "3", "requests"]);
     let firing = "ALERTS{alertname=\"TachoLimitUsedUp\",alertstate=\"firing\"}";
     watched.prometheus.until(firing, |found| !found.is_empty()).await;
 
     watched.raises_the_limit();
-    watched.told("TachoBudgetUsedUp", "resolved").await;
+    watched.told("TachoQuotaUsedUp", "resolved").await;
     assert_eq!(watched.invoke("ann").await, 200);
     watched.tacho.stop();
 }

@@ -194,7 +194,7 @@ impl Instance {
             ("user-requests", "allow", "within_limit", 5),
             ("user-requests", "refuse", "over_limit", u64::from(rate > 0.8)),
             ("daily-budget", "warn", "over_limit", u64::from(used > 0.9)),
-            ("user-requests", "allow", "degraded", u64::from(now.is_multiple_of(7_200))),
+            ("user-requests", "allow", "store_unavailable", u64::from(now.is_multiple_of(7_200))),
         ] {
             self.metrics.limits.decisions.with_label_values(&[limit, decision, reason]).inc_by(times);
         }

@@ -47,7 +47,7 @@ fn yaml(path: &str) -> Value {
 
 /// The names of all alerts: of the rules, and the one that Tacho pushes itself.
 fn alert_names() -> BTreeSet<String> {
-    let mut names = BTreeSet::from(["TachoBudgetUsedUp".to_owned()]);
+    let mut names = BTreeSet::from(["TachoQuotaUsedUp".to_owned()]);
     for entry in std::fs::read_dir(root().join("alerts")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "yml") {

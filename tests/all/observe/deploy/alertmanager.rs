@@ -13,8 +13,8 @@ fn alertmanager_takes_its_configuration() {
 
 /// Labels of an alert, and who is told.
 const ROUTES: &[(&[&str], &str)] = &[
-    (&["alertname=TachoBudgetUsedUp", "severity=critical", "limit=day", "subject=ann", "service=tacho"], "budget"),
-    (&["alertname=TachoLimitUsedUp", "severity=critical", "job=tacho", "limit=day"], "budget"),
+    (&["alertname=TachoQuotaUsedUp", "severity=critical", "limit=day", "subject=ann"], "quota"),
+    (&["alertname=TachoLimitUsedUp", "severity=critical", "job=tacho", "limit=day"], "quota"),
     (&["alertname=TachoDown", "severity=critical", "job=tacho", "instance=tacho:9464"], "critical"),
     (&["alertname=TachoRequestsStopped", "severity=critical", "job=tacho", "service=example-bot"], "critical"),
     (&["alertname=TachoJournalOld", "severity=warning", "job=tacho"], "warning"),

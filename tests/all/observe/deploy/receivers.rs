@@ -115,13 +115,13 @@ fn named(text: &str, alert: &Value) -> String {
 fn used_up(subject: &str) -> Value {
     alert(
         json!({
-            "alertname": "TachoBudgetUsedUp", "severity": "critical", "service": "tacho",
+            "alertname": "TachoQuotaUsedUp", "severity": "critical",
             "limit": "free-plan-month", "subject": subject,
         }),
         json!({
-            "summary": format!("Budget free-plan-month of {subject} is used up"),
+            "summary": format!("Quota free-plan-month of {subject} is used up"),
             "description": format!("{subject} has used 5.02 of 5 USD. Requests that do not fit are refused until 2026-06-01T00:00:00Z."),
-            "runbook_url": "https://example.com/runbook.md#tachobudgetusedup",
+            "runbook_url": "https://example.com/runbook.md#tachoquotausedup",
             "limit_amount": "5", "used": "5.02", "unit": "USD", "reset": "2026-06-01T00:00:00Z",
         }),
     )
@@ -168,33 +168,33 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
     alertmanager.push(json!([ann, bob])).await;
 
     expect![[r#"
-        <b>CRITICAL: TachoBudgetUsedUp, limit free-plan-month, service tacho (2 firing)</b>
+        <b>CRITICAL: TachoQuotaUsedUp, limit free-plan-month (2 firing)</b>
 
-        <b>Budget free-plan-month of user &lt;/b&gt;&amp;bob is used up</b>
+        <b>Quota free-plan-month of user &lt;/b&gt;&amp;bob is used up</b>
         Limit: <code>free-plan-month</code>
         Subject: user &lt;/b&gt;&amp;bob
         Used: 5.02 of 5 USD
         Resets: 2026-06-01T00:00:00Z
         Since BEGAN
 
-        <b>Budget free-plan-month of user ann is used up</b>
+        <b>Quota free-plan-month of user ann is used up</b>
         Limit: <code>free-plan-month</code>
         Subject: user ann
         Used: 5.02 of 5 USD
         Resets: 2026-06-01T00:00:00Z
         Since BEGAN
 
-        <a href="https://example.com/runbook.md#tachobudgetusedup">Runbook</a>"#]]
+        <a href="https://example.com/runbook.md#tachoquotausedup">Runbook</a>"#]]
     .assert_eq(&named(&telegram(&heard.next(TELEGRAM).await), &bob));
     let told = heard.next("mail").await;
     // `tacho@example.com` and the password from its file.
     assert_eq!(told.login, "AUTH PLAIN AHRhY2hvQGV4YW1wbGUuY29tAG5vdC10b2xkLXRvLWFueWJvZHk=");
     expect![[r#"
-        Subject: CRITICAL: TachoBudgetUsedUp, limit free-plan-month, service tacho (2 firing)
+        Subject: CRITICAL: TachoQuotaUsedUp, limit free-plan-month (2 firing)
 
-        CRITICAL: TachoBudgetUsedUp, limit free-plan-month, service tacho (2 firing)
+        CRITICAL: TachoQuotaUsedUp, limit free-plan-month (2 firing)
 
-        Budget free-plan-month of user </b>&bob is used up
+        Quota free-plan-month of user </b>&bob is used up
         Limit:   free-plan-month
         Subject: user </b>&bob
         Used:    5.02 of 5 USD
@@ -202,7 +202,7 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
         Since:   BEGAN
         user </b>&bob has used 5.02 of 5 USD. Requests that do not fit are refused until 2026-06-01T00:00:00Z.
 
-        Budget free-plan-month of user ann is used up
+        Quota free-plan-month of user ann is used up
         Limit:   free-plan-month
         Subject: user ann
         Used:    5.02 of 5 USD
@@ -210,14 +210,14 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
         Since:   BEGAN
         user ann has used 5.02 of 5 USD. Requests that do not fit are refused until 2026-06-01T00:00:00Z.
 
-        Runbook: https://example.com/runbook.md#tachobudgetusedup
+        Runbook: https://example.com/runbook.md#tachoquotausedup
     "#]]
     .assert_eq(&named(&mail(&told), &bob));
     expect![[r#"
         <!DOCTYPE html>
         <html><body style="font-family: sans-serif">
-        <h3>CRITICAL: TachoBudgetUsedUp, limit free-plan-month, service tacho (2 firing)</h3>
-        <p><b>Budget free-plan-month of user &lt;/b&gt;&amp;bob is used up</b></p>
+        <h3>CRITICAL: TachoQuotaUsedUp, limit free-plan-month (2 firing)</h3>
+        <p><b>Quota free-plan-month of user &lt;/b&gt;&amp;bob is used up</b></p>
         <table>
         <tr><td>Limit</td><td><code>free-plan-month</code></td></tr>
         <tr><td>Subject</td><td>user &lt;/b&gt;&amp;bob</td></tr>
@@ -226,7 +226,7 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
         <tr><td>Since</td><td>BEGAN</td></tr>
         </table>
         <p>user &lt;/b&gt;&amp;bob has used 5.02 of 5 USD. Requests that do not fit are refused until 2026-06-01T00:00:00Z.</p>
-        <p><b>Budget free-plan-month of user ann is used up</b></p>
+        <p><b>Quota free-plan-month of user ann is used up</b></p>
         <table>
         <tr><td>Limit</td><td><code>free-plan-month</code></td></tr>
         <tr><td>Subject</td><td>user ann</td></tr>
@@ -235,7 +235,7 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
         <tr><td>Since</td><td>BEGAN</td></tr>
         </table>
         <p>user ann has used 5.02 of 5 USD. Requests that do not fit are refused until 2026-06-01T00:00:00Z.</p>
-        <p><a href="https://example.com/runbook.md#tachobudgetusedup">Runbook</a></p>
+        <p><a href="https://example.com/runbook.md#tachoquotausedup">Runbook</a></p>
         </body></html>
     "#]].assert_eq(&named(&part(&told.text, "text/html"), &bob));
     let hook = heard.next("/webhook").await;
@@ -254,32 +254,32 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
     ann = ended(ann);
     alertmanager.push(json!([ann])).await;
     expect![[r#"
-        <b>CRITICAL: TachoBudgetUsedUp, limit free-plan-month, service tacho (1 firing, 1 resolved)</b>
+        <b>CRITICAL: TachoQuotaUsedUp, limit free-plan-month (1 firing, 1 resolved)</b>
 
-        <b>Budget free-plan-month of user &lt;/b&gt;&amp;bob is used up</b>
+        <b>Quota free-plan-month of user &lt;/b&gt;&amp;bob is used up</b>
         Limit: <code>free-plan-month</code>
         Subject: user &lt;/b&gt;&amp;bob
         Used: 5.02 of 5 USD
         Resets: 2026-06-01T00:00:00Z
         Since BEGAN
 
-        <b>Resolved:</b> Budget free-plan-month of user ann is used up
+        <b>Resolved:</b> Quota free-plan-month of user ann is used up
         Limit: <code>free-plan-month</code>
         Subject: user ann
         Used: 5.02 of 5 USD
         Resets: 2026-06-01T00:00:00Z
         From BEGAN to ENDED
 
-        <a href="https://example.com/runbook.md#tachobudgetusedup">Runbook</a>"#]]
+        <a href="https://example.com/runbook.md#tachoquotausedup">Runbook</a>"#]]
     .assert_eq(&named(&telegram(&heard.next(TELEGRAM).await), &ann));
     heard.next("mail").await;
     heard.next("/webhook").await;
     bob = ended(bob);
     alertmanager.push(json!([bob])).await;
     expect![[r#"
-        <b>RESOLVED: TachoBudgetUsedUp, limit free-plan-month, service tacho</b>
+        <b>RESOLVED: TachoQuotaUsedUp, limit free-plan-month</b>
 
-        <b>Resolved:</b> Budget free-plan-month of user &lt;/b&gt;&amp;bob is used up
+        <b>Resolved:</b> Quota free-plan-month of user &lt;/b&gt;&amp;bob is used up
         Limit: <code>free-plan-month</code>
         Subject: user &lt;/b&gt;&amp;bob
         Used: 5.02 of 5 USD
@@ -289,11 +289,11 @@ async fn a_budget_used_up_is_told_by_telegram_mail_and_webhook() {
     "#]]
     .assert_eq(&named(&telegram(&heard.next(TELEGRAM).await), &bob));
     expect![[r#"
-        Subject: RESOLVED: TachoBudgetUsedUp, limit free-plan-month, service tacho
+        Subject: RESOLVED: TachoQuotaUsedUp, limit free-plan-month
 
-        RESOLVED: TachoBudgetUsedUp, limit free-plan-month, service tacho
+        RESOLVED: TachoQuotaUsedUp, limit free-plan-month
 
-        Resolved: Budget free-plan-month of user </b>&bob is used up
+        Resolved: Quota free-plan-month of user </b>&bob is used up
         Limit:   free-plan-month
         Subject: user </b>&bob
         Used:    5.02 of 5 USD
