@@ -60,10 +60,10 @@ impl Doors {
     }
 }
 
-fn ended<E: std::error::Error>(door: &str, result: Result<(), E>) {
+fn ended<E: std::error::Error>(listener: &str, result: Result<(), E>) {
     match result {
-        Ok(()) => tracing::debug!(door, "closed"),
-        Err(error) => tracing::error!(door, %error, "door closed by an error"),
+        Ok(()) => tracing::debug!(listener, "closed"),
+        Err(error) => tracing::error!(listener, %error, "listener closed by an error"),
     }
 }
 

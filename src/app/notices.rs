@@ -103,12 +103,12 @@ impl Notices {
     }
 }
 
-fn tell_full(is_full: bool, sights: u64) {
-    let most = notify::MOST;
+fn tell_full(is_full: bool, dropped: u64) {
+    let max = notify::MOST;
     if is_full {
-        tracing::warn!(most, sights, "more quotas used up than are told of: those seen from now on count as failed");
+        tracing::warn!(max, dropped, "more quotas used up than are told of: those seen from now on count as failed");
     } else {
-        tracing::info!(most, "every quota that is used up is told of again");
+        tracing::info!(max, "every quota that is used up is told of again");
     }
 }
 

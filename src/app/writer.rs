@@ -132,7 +132,7 @@ impl Writer {
 
     /// Where even that is not taken, it is the database that is at fault and not the trace.
     async fn set_aside(&self, change: &Change, refusal: &PersistError) {
-        tracing::error!(trace = %change.trace_id, error = chain(refusal), "trace refused by the database");
+        tracing::error!(trace_id = %change.trace_id, error = chain(refusal), "trace refused by the database");
         let mut pause = Pause::default();
         while let Err(error) = self.store.set_aside(change, &chain(refusal), now()).await {
             tracing::error!(error = chain(&error), "refused trace not set aside");

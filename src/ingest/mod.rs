@@ -216,7 +216,7 @@ impl Intake {
         spans("accepted").inc_by(accepted as u64);
         spans("rejected").inc_by(rejected.count);
         if rejected.count > 0 {
-            tracing::warn!(spans = rejected.count, named = rejected.message(), "bad spans rejected");
+            tracing::warn!(spans = rejected.count, error = rejected.message(), "bad spans rejected");
         }
         for origin in services {
             (self.meters.seen)(origin.service.as_deref().unwrap_or("unknown"));

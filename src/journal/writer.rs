@@ -132,8 +132,8 @@ impl Follower {
                     tracing::error!(
                         file = damaged.file,
                         bytes = damaged.bytes,
-                        from = damaged.from.0,
-                        to = damaged.to.0,
+                        first_lsn = damaged.from.0,
+                        end_lsn = damaged.to.0,
                         "damaged part of the journal set aside"
                     );
                 }

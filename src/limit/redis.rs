@@ -182,7 +182,10 @@ impl RedisStore {
         if let Some(policy) =
             asked.ok().and_then(|answer| answer.into_iter().nth(1)).filter(|policy| policy.starts_with("allkeys"))
         {
-            tracing::warn!(policy, "redis may evict limits: set maxmemory-policy to noeviction or volatile-ttl");
+            tracing::warn!(
+                maxmemory_policy = policy,
+                "redis may evict limits: set maxmemory-policy to noeviction or volatile-ttl"
+            );
         }
     }
 }

@@ -142,10 +142,10 @@ impl Limits {
         }
     }
 
-    pub(super) fn trip(&self, why: &str) {
+    pub(super) fn trip(&self, error: &str) {
         if self.breaker.trip() {
             self.meters.store_up.set(0);
-            tracing::warn!(why, "limit store away: each limit follows its on_store_error");
+            tracing::warn!(error, "limit store away: each limit follows its on_store_error");
         }
     }
 
