@@ -1,7 +1,7 @@
 -- Times have microseconds and are in UTC. Ids are lower-case hex, so that one pasted into a WHERE clause works.
 
--- One row per bot request. plan and free_request are as they were when it was first counted for its user; free_request says that it
--- used up one of the plan's free requests.
+-- One row per bot request. plan and free_request are as they were when it was first counted for its user; free_request
+-- says that it used up one of the plan's free requests.
 CREATE TABLE usage_records (
     id BIGINT GENERATED ALWAYS AS IDENTITY UNIQUE,
     started_at TIMESTAMPTZ NOT NULL,

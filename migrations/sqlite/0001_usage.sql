@@ -1,7 +1,7 @@
 -- Times are RFC 3339 texts in UTC with six decimals: their order is the order of time. Ids are lower-case hex.
 
--- One row per bot request. plan and free_request are as they were when it was first counted for its user; free_request says that it
--- used up one of the plan's free requests.
+-- One row per bot request. plan and free_request are as they were when it was first counted for its user; free_request
+-- says that it used up one of the plan's free requests.
 CREATE TABLE usage_records (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     started_at TEXT NOT NULL,

@@ -286,3 +286,42 @@ fn every_metric_is_named_once_and_well() {
     }
     assert_none(&faults, "counters, and they alone, end in _total");
 }
+
+/// The words inside of blocks of TOML.
+fn configured(path: &str) -> BTreeSet<String> {
+    let text = read(path);
+    let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.flat_map(words).map(str::to_owned).collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
+}
+
+#[test]
+fn the_glossary_is_short_and_names_what_there_is() {
+    let (text, tables, metrics) = (read("docs/glossary.md"), tables("postgres"), read("docs/metrics.md"));
+    let rows: Vec<Vec<&str>> =
+        text.lines().filter_map(|line| Some(line.strip_prefix("| ")?.split(" | ").collect())).collect();
+    let rows = &rows[2..];
+    assert!(!rows.is_empty() && rows.len() <= 30, "the glossary has {} words, of at most 30", rows.len());
+    let has_column = |table: &str, column: &str| tables[table].iter().any(|known| known == column);
+    let keys: BTreeSet<String> = ["README.md", "docs/limits.md"].into_iter().flat_map(configured).collect();
+    let is_there = |place: usize, name: &str| match (place, name.split_once('.')) {
+        (3, Some((table, column))) => tables.contains_key(table) && has_column(table, column),
+        (3, None) => tables.contains_key(name) || tables.keys().any(|table| has_column(table, name)),
+        (4, _) if name.starts_with("tacho_") => metrics.contains(&format!("| `{}", name.replace('*', ""))),
+        // A label, or one with its value.
+        (4, _) => words(name).all(|word| words(&metrics).any(|known| known == word)),
+        _ => words(name).filter(|word| *word != "NAME").all(|word| keys.contains(word)),
+    };
+    let mut faults = Vec::new();
+    for row in rows {
+        assert_eq!(row.len(), 6, "{row:?}");
+        for (place, cell) in row.iter().enumerate().skip(3) {
+            let named = cell.split('`').skip(1).step_by(2).filter(|name| !is_there(place, name));
+            faults.extend(named.map(|name| format!("{}: {name}", row[0])));
+        }
+    }
+    assert_none(&faults, "what the glossary names is in the migrations, in docs/metrics.md or in the configuration");
+}
