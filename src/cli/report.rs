@@ -187,6 +187,17 @@ mod tests {
     }
 
     #[test]
+    fn the_first_column_is_named_after_what_it_groups_by() {
+        let rows = [SummaryRow { group: "m1".to_owned(), requests: 2, avg_duration_ms: 1.5, ..sum(Group::Model, &[]) }];
+        expect_test::expect![[r"
+            model,requests,llm_calls,llm_errors,input_tokens,output_tokens,cached_input_tokens,total_tokens,cost_nanousd,unknown_usage_calls,unpriced_calls,avg_duration_ms
+            m1,2,0,0,0,0,0,0,,0,0,1.5
+        "]]
+        .assert_eq(&as_csv(&rows).unwrap());
+        assert!(as_table(Group::Model, &rows).trim_start().starts_with("model "));
+    }
+
+    #[test]
     fn digits_are_grouped() {
         assert_eq!([0, 999, 1_000, 1_234_567, -123_456].map(grouped), ["0", "999", "1_000", "1_234_567", "-123_456"]);
     }

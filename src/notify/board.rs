@@ -25,7 +25,7 @@ pub(crate) enum Seen {
     New,
     Known,
     /// There are as many notices as may be.
-    TooManySubjects,
+    Full,
 }
 
 /// What a look found.
@@ -119,7 +119,7 @@ impl<W: Clone> Board<W> {
             }
             None if full => {
                 self.turned_away += 1;
-                Seen::TooManySubjects
+                Seen::Full
             }
             None => {
                 let refused = refused.map(|amount| (amount, now));

@@ -160,7 +160,7 @@ fn a_clock_that_is_set_back_stops_no_round() {
 fn beyond_the_bound_sights_are_counted_and_not_kept() {
     let mut board = Board::new(RESEND, 2, START);
     let seen = ["ann", "bob", "eve", "ann", "eve"].map(|user| board.saw(budget(user), || (), None, START));
-    assert_eq!(seen, [Seen::New, Seen::New, Seen::TooManySubjects, Seen::Known, Seen::TooManySubjects]);
+    assert_eq!(seen, [Seen::New, Seen::New, Seen::Full, Seen::Known, Seen::Full]);
     assert_eq!((board.len(), board.begin_round(at(59)), board.begin_round(at(60))), (2, None, Some(2)));
     assert_eq!(board.begin_round(at(120)), Some(0));
 }

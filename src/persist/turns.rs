@@ -1,5 +1,5 @@
 //! What happens to accounts without a request: periods end, somebody resets an account or puts it on another plan. Each is an entry
-//! in the ledger, and afterwards the account is the fold of its records again.
+//! in the history, and afterwards the account is the fold of its records again.
 
 use std::sync::Arc;
 
