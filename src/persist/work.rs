@@ -1,6 +1,6 @@
 //! One transaction: take some traces, tell what is known of them, write what they have become.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
@@ -64,7 +64,7 @@ impl<'p> Work<'p> {
             // done, as nothing is known of it.
             open.retain(|_, change| !change.is_empty());
         }
-        let (mut requests, marks) = read_requests(&mut tx, known.iter().flat_map(starts).collect()).await?;
+        let (mut requests, marks) = read_requests(&mut tx, &known).await?;
         for known in &mut known {
             let of_trace = requests.remove(&known.trace_id).unwrap_or_default();
             known.requests = of_trace.into_values().collect();
@@ -295,18 +295,14 @@ fn key_of_call(mut row: Values) -> Values {
     row
 }
 
-/// The heads of the keys that rows of this trace can have: each begins when one of its spans began.
-fn starts(known: &Known) -> Vec<Values> {
-    let starts: BTreeSet<Timestamp> = known.trace.spans().map(|(_, span)| span.start.truncated()).collect();
-    let trace_id = known.trace_id.to_string();
-    starts.into_iter().map(|start| vec![Value::Time(start), Value::text(&trace_id)]).collect()
-}
-
 type Requests = FxHashMap<TraceId, BTreeMap<Key, Request>>;
 
-async fn read_requests(tx: &mut Tx, starts: Vec<Values>) -> Result<(Requests, KnownMarks), PersistError> {
-    let sql = format!("SELECT {} FROM usage_records WHERE (started_at, trace_id) IN ({{rows}})", rows::RECORD_COLUMNS);
-    let records = tx.bulk(&sql, &[Kind::Time, Kind::Text], starts).await?;
+/// By trace and not by the times of its spans: a key stays as it is even where the span that it was made from has come again with
+/// another start, and a row that is not found would be counted beside the one that replaces it.
+async fn read_requests(tx: &mut Tx, known: &[Known]) -> Result<(Requests, KnownMarks), PersistError> {
+    let sql = format!("SELECT {} FROM usage_records WHERE trace_id IN ({{rows}})", rows::RECORD_COLUMNS);
+    let traces = known.iter().map(|known| vec![Value::Text(known.trace_id.to_string())]).collect();
+    let records = tx.bulk(&sql, &[Kind::Text], traces).await?;
     let (mut requests, mut marks, mut keys) = (Requests::default(), KnownMarks::default(), Vec::new());
     for row in &records {
         let record = rows::to_record(row)?;

@@ -85,6 +85,15 @@ pub async fn a_call_that_is_adopted_moves_with_its_record(store: &Store, url: &s
     assert_eq!(count(url, &format!("SELECT COUNT(*) {of_trace} AND request_span_id = record_span_id")).await, 1);
 }
 
+/// Known by its trace, whatever the starts of its spans are by now: else it would stay beside what replaces it.
+pub async fn a_record_is_known_whose_time_no_span_has_any_more(store: &Store) {
+    let request = request(66, Some("odd"), "2026-05-19T11:11:11Z", &[10]);
+    write(store, 66, vec![request.clone()]).await;
+    assert_eq!(known(store, 66).await, [request]);
+    write(store, 66, Vec::new()).await;
+    assert_eq!(rows(store, 66).await, []);
+}
+
 /// A call counts in the period, the tenant and the trace of its record, so that sums by model are sums by user.
 pub async fn a_call_is_counted_where_its_record_is(store: &Store) {
     let mut request = request(64, Some("mid"), "2026-05-19T10:00:00Z", &[10, 20]);

@@ -55,6 +55,7 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     keys::a_call_that_changes_raises_the_revision_of_its_record(&store).await;
     keys::the_revision_of_a_record_that_comes_back_goes_on(&store, url).await;
     keys::a_call_that_is_adopted_moves_with_its_record(&store, url).await;
+    keys::a_record_is_known_whose_time_no_span_has_any_more(&store).await;
     keys::a_call_is_counted_where_its_record_is(&store).await;
     keys::ids_are_found_as_they_are_pasted_and_by_an_index(&store, url).await;
     readings::calls_come_back_as_they_were(&store).await;
