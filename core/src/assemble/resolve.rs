@@ -169,7 +169,7 @@ struct About<'t> {
 impl<'t> About<'t> {
     /// The record of the request itself, and one for each other user for whom it worked.
     fn requests(&self, owner: Owner, sightings: Vec<Sighting>) -> Vec<Request> {
-        let user = self.first(owner, Field::User);
+        let user = self.first(owner, Field::User, |_| true);
         let (mut own, mut of_others) = (Vec::new(), BTreeMap::<&str, Vec<(usize, Sighting)>>::new());
         for sighting in sightings {
             match self.user_of(owner, &sighting).filter(|(name, _)| Some(*name) != user.as_deref()) {
@@ -329,24 +329,20 @@ impl<'t> About<'t> {
         said.map_or_else(|| DEFAULT_TENANT.into(), Into::into)
     }
 
-    /// What the spans of a request say, first its own span and then the others from the earliest on.
-    fn first(&self, owner: Owner, field: Field) -> Option<Box<str>> {
-        self.spans(owner).find_map(|place| self.tree.nodes[place].span.facts.text(field)).map(Into::into)
+    /// What the spans of a request say, first its own span and then the others from the earliest on; of those that are to be asked.
+    fn first(&self, owner: Owner, field: Field, asked: impl Fn(Option<&str>) -> bool) -> Option<Box<str>> {
+        let mut places = self.spans(owner).filter(|place| asked(self.user(*place)));
+        places.find_map(|place| self.tree.nodes[place].span.facts.text(field)).map(Into::into)
     }
 
     /// As `first`, of those spans that worked for the request's own user: they name this one, or none is named above them.
     fn of_own_user(&self, owner: Owner, user: Option<&str>, field: Field) -> Option<Box<str>> {
-        let own = |place: &usize| self.user(*place).is_none_or(|named| Some(named) == user);
-        self.spans(owner).filter(own).find_map(|place| self.tree.nodes[place].span.facts.text(field)).map(Into::into)
+        self.first(owner, field, |named| named.is_none() || named == user)
     }
 
     /// As `first`, of those spans that worked for another user.
     fn of_user(&self, owner: Owner, user: &str, field: Field) -> Option<Box<str>> {
-        let of_user = |place: &usize| self.user(*place) == Some(user);
-        self.spans(owner)
-            .filter(of_user)
-            .find_map(|place| self.tree.nodes[place].span.facts.text(field))
-            .map(Into::into)
+        self.first(owner, field, |named| named == Some(user))
     }
 
     /// The user named nearest above this span, or by it.
