@@ -4,6 +4,7 @@
 mod calls;
 mod endpoint;
 mod gather;
+mod records;
 mod resolve;
 #[cfg(test)]
 mod tests;
