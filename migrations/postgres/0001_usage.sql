@@ -43,8 +43,6 @@ CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
 CREATE INDEX usage_records_by_change ON usage_records (change_seq);
 CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free_request;
 
-CREATE SEQUENCE usage_records_change_seq;
-
 -- What stays of a record that went: it was folded into another, or its calls were. revision is that of its going; a record that comes
 -- back under this key goes on from there.
 CREATE TABLE record_tombstones (

@@ -43,12 +43,6 @@ CREATE INDEX usage_records_by_trace ON usage_records (trace_id);
 CREATE INDEX usage_records_by_change ON usage_records (change_seq);
 CREATE INDEX usage_records_free ON usage_records (tenant, user_id) WHERE free_request;
 
--- The last change_seq that was given: never again, even if its row is deleted.
-CREATE TABLE usage_records_change_seq (
-    last_value INTEGER NOT NULL
-);
-INSERT INTO usage_records_change_seq VALUES (0);
-
 -- What stays of a record that went: it was folded into another, or its calls were. revision is that of its going; a record that comes
 -- back under this key goes on from there.
 CREATE TABLE record_tombstones (

@@ -3,6 +3,7 @@
 
 mod accept;
 mod accounts;
+mod changes;
 mod check;
 mod problem;
 mod refusal;
@@ -58,6 +59,7 @@ pub(crate) async fn serve(
         .route("/readyz", get(ready))
         .route("/v1/usage", get(usage::records))
         .route("/v1/usage/summary", get(usage::summary))
+        .route("/v1/usage/changes", get(changes::changes))
         .route("/v1/check", post(check::check))
         .route("/v1/settle", post(check::settle))
         .route("/v1/release", post(check::release))

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::Handles;
 use crate::limit::Reservation;
-use crate::persist::{PersistError, Store};
+use crate::persist::{FeedError, PersistError, Store};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
@@ -27,6 +27,11 @@ pub(super) enum Problem {
     NoReservation(Reservation),
     #[error("the database cannot be read now")]
     Database(#[from] PersistError),
+    #[error(
+        "the database was restored or has failed over since this cursor was made (epoch {cursor}, now {database}): \
+         read again without `after`, or with `since` a day before that"
+    )]
+    Epoch { cursor: i64, database: i64 },
     #[error("the database could not be opened yet")]
     NotOpen,
     #[error("the records could not be written as CSV")]
@@ -40,11 +45,26 @@ impl IntoResponse for Problem {
                 StatusCode::BAD_REQUEST
             }
             Self::Body(rejection) => rejection.status(),
+            Self::Epoch { .. } => StatusCode::GONE,
             Self::NoAccount | Self::NoReservation(_) => StatusCode::NOT_FOUND,
             Self::Database(_) | Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(serde_json::json!({"title": self.to_string(), "status": status.as_u16()}))).into_response()
+    }
+}
+
+impl From<FeedError> for Problem {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Persist(error) => Self::Database(error),
+            FeedError::Epoch { cursor, database } => Self::Epoch { cursor, database },
+            FeedError::Foreign => Self::Malformed {
+                name: "after",
+                wanted: "a cursor of this feed",
+                value: "a cursor of another".to_owned(),
+            },
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl Flow {
         };
         let mut stages = JoinSet::new();
         let (no_more, runtime) = (self.no_more.clone(), Handle::current());
-        stages.spawn_blocking(move || feed(follower, &deliveries, &no_more, &runtime));
+        stages.spawn_blocking(move || read_journal(follower, &deliveries, &no_more, &runtime));
         stages.spawn(gather(Gatherer::new(&config.assemble), delivered, batches, self.metrics, progress));
         stages.spawn(watch(writer.store.clone(), Arc::clone(&writer.metrics), self.no_more.clone()));
         stages.spawn(periods::keep(writer.store.clone(), self.no_more));
@@ -157,7 +157,7 @@ fn holder() -> String {
 }
 
 /// Reads the journal as it grows, in a thread of its own.
-fn feed(
+fn read_journal(
     mut follower: Follower,
     deliveries: &mpsc::Sender<Delivery>,
     no_more: &CancellationToken,

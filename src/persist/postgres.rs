@@ -21,6 +21,33 @@ pub(super) async fn open(url: &str) -> Result<PgPool, PersistError> {
     Ok(pool)
 }
 
+/// Names the cluster, the database and the table in it, and the timeline. A dump that is loaded elsewhere has another cluster or table,
+/// and a failover or a restore in place another timeline. Hosted servers may refuse some of it.
+const CLUSTER: [&str; 3] = [
+    "(SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()), 'feed'::regclass::oid, \
+     substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)))",
+    "(SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()), 'feed'::regclass::oid))",
+    "(SELECT 'feed'::regclass::oid::text)",
+];
+
+/// The expression of these that says the most and that this server answers.
+pub(super) async fn cluster(pool: &PgPool) -> Result<&'static str, PersistError> {
+    for expression in CLUSTER {
+        match sqlx::query(AssertSqlSafe(format!("SELECT {expression}"))).execute(pool).await {
+            Ok(_) => return Ok(expression),
+            Err(error) if is_withheld(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(CLUSTER[CLUSTER.len() - 1])
+}
+
+/// No right to it, not supported, no such function: so says this server to all instances alike.
+fn is_withheld(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["42501", "0A000", "42883"].contains(&&*code))
+}
+
 /// Runs the statement with `{rows}` standing for all rows, which go as one array a column: one statement for any number.
 pub(super) async fn bulk(
     connection: &mut PgConnection,

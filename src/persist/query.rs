@@ -69,10 +69,41 @@ pub struct RecordRow {
     pub updated_at: String,
 }
 
-const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
+pub(super) const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
     response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, llm_calls, llm_errors, \
     input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
     unknown_usage_calls, unpriced_calls, model, plan, free_request, revision, change_seq, updated_at";
+
+/// Where it stands in `COLUMNS`.
+pub(super) const UPDATED_AT: usize = 31;
+
+/// A row of llm_calls as it is shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CallRow {
+    pub span_id: String,
+    pub started_at: String,
+    pub request_span_id: Option<String>,
+    pub provider: Option<String>,
+    pub request_model: Option<String>,
+    pub response_model: Option<String>,
+    pub operation: Option<String>,
+    /// `reported` or `unknown`.
+    pub usage: String,
+    pub unknown_reason: Option<String>,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    pub cached_input_tokens: i64,
+    pub cache_write_tokens: i64,
+    pub reasoning_tokens: i64,
+    pub cost_nanousd: Option<i64>,
+    pub price_version: Option<String>,
+    pub service_tier: Option<String>,
+    pub streaming: bool,
+    pub duration_ms: f64,
+    pub time_to_first_token_ms: Option<f64>,
+    pub error_type: Option<String>,
+    pub dialect: String,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -251,7 +282,7 @@ impl Conditions {
     }
 }
 
-fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
+pub(super) fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
     let time = |column| row.time(column).map(|time| time.to_string());
     let cost_nanousd = row.maybe_int(23)?;
     Ok(RecordRow {
@@ -288,6 +319,34 @@ fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
         revision: row.int(29)?,
         change_seq: row.int(30)?,
         updated_at: time(31)?,
+    })
+}
+
+/// A row of `rows::CALL_COLUMNS`.
+pub(super) fn call_row(row: &Row) -> Result<CallRow, sqlx::Error> {
+    Ok(CallRow {
+        span_id: row.text(3)?,
+        started_at: row.time(4)?.to_string(),
+        request_span_id: row.maybe_text(5)?,
+        provider: row.maybe_text(6)?,
+        request_model: row.maybe_text(7)?,
+        response_model: row.maybe_text(8)?,
+        operation: row.maybe_text(9)?,
+        usage: row.text(10)?,
+        unknown_reason: row.maybe_text(11)?,
+        input_tokens: row.int(12)?,
+        output_tokens: row.int(13)?,
+        cached_input_tokens: row.int(14)?,
+        cache_write_tokens: row.int(15)?,
+        reasoning_tokens: row.int(16)?,
+        cost_nanousd: row.maybe_int(17)?,
+        price_version: row.maybe_text(18)?,
+        service_tier: row.maybe_text(19)?,
+        streaming: row.flag(20)?,
+        duration_ms: row.real(21)?,
+        time_to_first_token_ms: row.maybe_real(22)?,
+        error_type: row.maybe_text(23)?,
+        dialect: row.text(24)?,
     })
 }
 

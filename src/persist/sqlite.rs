@@ -11,11 +11,13 @@ use sqlx::{AssertSqlSafe, Sqlite};
 
 use super::PersistError;
 use super::value::{Row, Stored, Value};
+use super::witness::Witness;
 
 /// SQLite takes 32 766 values a statement.
 const MOST_VALUES: usize = 32_000;
 const MOST_ROWS: usize = 512;
-const READERS: u32 = 2;
+/// Two answer questions, the others follow the feed.
+const READERS: u32 = 4;
 /// Negative: KiB, not pages.
 const PAGE_CACHE_KIB: &str = "-32768";
 /// 64 MiB of 4 KiB pages.
@@ -28,6 +30,7 @@ pub(super) struct Pools {
     /// One connection: SQLite has one writer anyway, and so waits happen in the pool and in order.
     pub writer: SqlitePool,
     pub readers: SqlitePool,
+    pub witness: Option<Witness>,
 }
 
 impl Pools {
@@ -51,8 +54,12 @@ impl Pools {
             .statement_cache_capacity(STATEMENTS);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations/sqlite").run(&writer).await?;
+        let witness = Witness::of(options.get_filename());
+        if let Some(witness) = &witness {
+            witness.compare(&writer).await?;
+        }
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options);
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, witness })
     }
 
     pub(super) async fn close(&self) {

@@ -40,18 +40,22 @@ pub struct PostgresStore {
 pub(super) struct Own {
     pub instance: Arc<str>,
     pub plans: Plans,
+    /// The SQL expression that names this cluster and its life; nothing in SQLite.
+    pub cluster: Arc<str>,
 }
 
 impl Store {
     /// Opens and migrates; SQLite makes its file. `instance` names this process among those that share the database.
     pub async fn open(url: &str, instance: &str) -> Result<Self, PersistError> {
-        let own = Own { instance: instance.into(), plans: Plans::default() };
+        let own = |cluster: &str| Own { instance: instance.into(), plans: Plans::default(), cluster: cluster.into() };
         if url.starts_with("sqlite:") {
             let pools = sqlite::Pools::open(url).await?;
-            return Ok(Self::Sqlite(SqliteStore { pools, own }));
+            return Ok(Self::Sqlite(SqliteStore { pools, own: own("") }));
         }
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            return Ok(Self::Postgres(PostgresStore { pool: postgres::open(url).await?, own }));
+            let pool = postgres::open(url).await?;
+            let own = own(postgres::cluster(&pool).await?);
+            return Ok(Self::Postgres(PostgresStore { pool, own }));
         }
         let scheme = url.split(':').next().unwrap_or_default();
         Err(PersistError::Scheme(scheme.to_owned()))
@@ -81,7 +85,7 @@ impl Store {
         })
     }
 
-    fn own(&self) -> &Own {
+    pub(super) fn own(&self) -> &Own {
         match self {
             Self::Sqlite(store) => &store.own,
             Self::Postgres(store) => &store.own,
@@ -179,7 +183,12 @@ impl Store {
 
     pub async fn close(&self) {
         match self {
-            Self::Sqlite(store) => store.pools.close().await,
+            Self::Sqlite(store) => {
+                if let Err(error) = self.look_at_feed().await {
+                    tracing::debug!(%error, "position of the feed not known at the end");
+                }
+                store.pools.close().await;
+            }
             Self::Postgres(store) => store.pool.close().await,
         }
     }
@@ -204,6 +213,14 @@ impl Store {
             Self::Postgres(store) => postgres::fetch(&store.pool, sql, values).await,
         };
         Ok(found?)
+    }
+}
+
+impl SqliteStore {
+    pub(super) async fn note_position(&self, position: i64) {
+        if let Some(witness) = &self.pools.witness {
+            witness.note(position).await;
+        }
     }
 }
 
@@ -247,30 +264,6 @@ impl Tx {
         match self {
             Self::Sqlite(_) => "",
             Self::Postgres(_) => " FOR UPDATE",
-        }
-    }
-
-    /// So many numbers for `change_seq`, in order.
-    pub(super) async fn change_numbers(&mut self, how_many: usize) -> Result<Vec<i64>, PersistError> {
-        if how_many == 0 {
-            return Ok(Vec::new());
-        }
-        let how_many = i64::try_from(how_many).unwrap_or(i64::MAX);
-        let values = [Value::Int(how_many)];
-        match self {
-            Self::Sqlite(_) => {
-                let sql = "UPDATE usage_records_change_seq SET last_value = last_value + $1 RETURNING last_value";
-                let found = self.fetch(sql, &values).await?;
-                let last = found.first().map_or(Ok(0), |row| row.int(0))?;
-                Ok((last - how_many + 1..=last).collect())
-            }
-            Self::Postgres(_) => {
-                let sql = "SELECT nextval('usage_records_change_seq') FROM generate_series(1, $1)";
-                let found = self.fetch(sql, &values).await?;
-                let mut numbers = found.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?;
-                numbers.sort_unstable();
-                Ok(numbers)
-            }
         }
     }
 

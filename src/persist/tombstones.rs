@@ -30,21 +30,21 @@ pub(super) async fn bury(tx: &mut Tx, gone: Vec<Key>) -> Result<Vec<Buried>, Per
     Ok(buried)
 }
 
-/// Each with a number for `change_seq`. To go is a change of the record like any other.
+/// To go is a change of the record like any other.
 pub(super) async fn write(
     tx: &mut Tx,
     buried: Vec<Buried>,
-    numbers: &[i64],
+    change_seq: i64,
     now: Timestamp,
 ) -> Result<(), PersistError> {
     const KINDS: &[Kind] = &[Time, Text, Text, Int, Int, Time];
-    let row = |(buried, number): (Buried, &i64)| {
+    let row = |buried: Buried| {
         let mut values = rows::of_key(&buried.key);
-        values.extend([Value::Int(buried.revision + 1), Value::Int(*number), Value::time(now)]);
+        values.extend([Value::Int(buried.revision + 1), Value::Int(change_seq), Value::time(now)]);
         values
     };
     let sql = format!("INSERT INTO record_tombstones ({}, revision, change_seq, gone_at) {{rows}}", rows::RECORD_KEY);
-    tx.bulk(&sql, KINDS, buried.into_iter().zip(numbers).map(row).collect()).await.map(drop)
+    tx.bulk(&sql, KINDS, buried.into_iter().map(row).collect()).await.map(drop)
 }
 
 /// Removes the tombstones of keys that come back, and tells the last revision of each.

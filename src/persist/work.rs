@@ -181,13 +181,15 @@ impl<'c> Writing<'c> {
         let returning = written.iter().filter(|row| row.may_return).map(|row| rows::of_key(&row.key)).collect();
         let revisions = tombstones::take(&mut self.tx, returning).await?;
         let buried = tombstones::bury(&mut self.tx, gone).await?;
-        let numbers = self.tx.change_numbers(written.len() + buried.len()).await?;
-        let (for_written, for_buried) = numbers.split_at(written.len());
+        if written.is_empty() && buried.is_empty() {
+            return Ok(());
+        }
+        let change_seq = self.tx.change_seq(&self.own).await?;
         let now = Value::time(self.now);
-        let values = written.into_iter().zip(for_written).map(|(row, number)| {
+        let values = written.into_iter().map(|row| {
             let revision = revisions.get(&row.key).copied().unwrap_or(0) + 1;
             let mut values = row.values;
-            values.extend([Value::Int(revision), Value::Int(*number), now.clone(), now.clone()]);
+            values.extend([Value::Int(revision), Value::Int(change_seq), now.clone(), now.clone()]);
             values
         });
         let columns = format!("{}, revision, change_seq, created_at, updated_at", rows::RECORD_COLUMNS);
@@ -195,7 +197,7 @@ impl<'c> Writing<'c> {
         let more = ", revision = usage_records.revision + 1";
         let sql = upsert("usage_records", rows::RECORD_KEY, &columns, &updated, more);
         self.tx.bulk(&sql, rows::RECORD_KINDS, values.collect()).await?;
-        tombstones::write(&mut self.tx, buried, for_buried, self.now).await
+        tombstones::write(&mut self.tx, buried, change_seq, self.now).await
     }
 
     async fn calls(&mut self, written: Vec<Values>, gone: Vec<Values>) -> Result<(), PersistError> {

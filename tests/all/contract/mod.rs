@@ -2,6 +2,7 @@
 
 mod faces;
 mod faults;
+mod feed;
 mod keys;
 mod limits;
 mod plans;
@@ -64,6 +65,8 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     faults::a_refused_write_leaves_nothing_and_can_be_done_again(&store, url).await;
     faults::every_part_that_is_set_aside_stays(&store, url).await;
     faults::an_extract_of_another_version_is_never_overwritten(&store, url).await;
+    feed::changes_of_calls_and_returns_are_seen(&store).await;
+    feed::a_follower_begins_at_a_time_or_now(&store).await;
     accounts_stay_the_sum_of_their_records(&store).await;
     a_batch_of_many_traces(&store).await;
     verify::what_is_spoilt_is_named_and_mended(&store, url).await;

@@ -17,9 +17,7 @@ impl Postgres {
     pub(crate) fn start() -> Self {
         let bin = bin();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port();
-        let started = Self { bin, folder, port, runs: AtomicBool::new(false) };
+        let started = Self { bin, folder, port: free_port(), runs: AtomicBool::new(false) };
         if is_root() {
             // The server refuses to run as root; this user comes with its package.
             run(Command::new("chown").arg("postgres").arg(started.folder.path()));
@@ -59,7 +57,42 @@ impl Postgres {
     pub(crate) fn database(&self, name: &str) -> String {
         let port = self.port.to_string();
         run(Command::new(self.bin.join("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "tacho", name]));
-        format!("postgres://tacho@127.0.0.1:{port}/{name}")
+        self.url(name)
+    }
+
+    /// Loads a dump of this database into a new one of another server.
+    pub(crate) fn restore_into(&self, name: &str, other: &Self) -> String {
+        let url = other.database(name);
+        let port = self.port.to_string();
+        let dump = other.folder.path().join("dump.sql");
+        let arguments = ["-h", "127.0.0.1", "-p", &port, "-U", "tacho", "-f"];
+        std::fs::write(&dump, "").expect("the folder can be written");
+        run(Command::new(self.bin.join("pg_dump")).args(arguments).arg(&dump).arg(name));
+        run(Command::new(self.bin.join("psql")).args(["-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&dump).arg(&url));
+        url
+    }
+
+    /// A copy that follows this server until it is promoted.
+    pub(crate) fn standby(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let copy = Self { bin: self.bin.clone(), folder, port: free_port(), runs: AtomicBool::new(false) };
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(copy.folder.path()));
+        }
+        let port = self.port.to_string();
+        let (data, from) = (copy.data(), ["-h", "127.0.0.1", "-p", &port, "-U", "tacho", "-c", "fast", "-X", "stream"]);
+        run(copy.tool("pg_basebackup").args(from).args(["-R", "-D", &data]));
+        copy.resume();
+        copy
+    }
+
+    /// Makes a standby the server that is written to.
+    pub(crate) fn promote(&self) {
+        run(self.tool("pg_ctl").args(["-D", &self.data(), "-w", "promote"]));
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://tacho@127.0.0.1:{}/{database}", self.port)
     }
 
     fn data(&self) -> String {
@@ -86,6 +119,10 @@ impl Drop for Postgres {
         let stopped = self.tool("pg_ctl").args(["-D", &data, "-m", "immediate", "stop"]).stdout(Stdio::null()).status();
         assert!(stopped.is_ok_and(|status| status.success()), "postgres in {data} did not stop");
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port()
 }
 
 fn bin() -> PathBuf {

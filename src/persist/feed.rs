@@ -1,0 +1,436 @@
+//! The feed: all records in their last state, in the order of the transactions that changed them. A position that can be read is
+//! final: nothing that is committed later lies before it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::PersistError;
+use super::query::{CallRow, RecordRow, call_row, record_row};
+use super::rows::{self, Values};
+use super::store::{Own, Store, Tx};
+use super::value::Value;
+use tacho_core::domain::call::Key;
+use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::time::Timestamp;
+
+/// How far a follower has come. Its text is opaque to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    epoch: i64,
+    position: i64,
+    /// The last row that was seen of those at this position; `None`: all were.
+    row: Option<FeedKey>,
+}
+
+/// Names a row among those of one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FeedKey {
+    Record(Key),
+    /// The id of a row of limit_events.
+    Event(i64),
+}
+
+/// A record in its last state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordChange {
+    pub key: Key,
+    pub revision: i64,
+    pub change_seq: i64,
+    pub changed_at: Timestamp,
+    pub state: RecordState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum RecordState {
+    Live(Box<RecordRow>, Vec<CallRow>),
+    /// It was folded into another record, adopted or forgotten.
+    Gone,
+}
+
+/// A part of the feed.
+#[derive(Debug)]
+pub struct FeedPage<T> {
+    pub rows: Vec<T>,
+    /// Of the database, now.
+    pub epoch: i64,
+    /// Behind these rows.
+    pub next: Cursor,
+    /// There were no more than these.
+    pub is_last: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    #[error(transparent)]
+    Persist(#[from] PersistError),
+    /// The database was restored or lost commits since: the follower must read again from a time before that.
+    #[error("the cursor is of epoch {cursor} of the database, which is in epoch {database} now")]
+    Epoch { cursor: i64, database: i64 },
+    #[error("the cursor is none of this feed")]
+    Foreign,
+}
+
+/// What can be read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Horizon {
+    pub epoch: i64,
+    /// All transactions up to this position are over.
+    pub position: i64,
+    /// The greatest position that was given to a transaction, over or not.
+    pub newest: i64,
+}
+
+impl Store {
+    /// The next `most` records behind the cursor, each in its last state, with its calls; from the beginning without one. Those
+    /// that started before `since` are left out. All of a page is seen at one moment.
+    pub async fn changes(
+        &self,
+        after: Option<&Cursor>,
+        since: Option<Timestamp>,
+        most: usize,
+    ) -> Result<FeedPage<RecordChange>, FeedError> {
+        let mut tx = self.snapshot().await?;
+        let horizon = self.horizon_in(&mut tx).await?;
+        let range = Range::behind(after, &horizon, |row| matches!(row, FeedKey::Record(_)))?;
+        let mut found = live(&mut tx, &range, since, most).await?;
+        found.extend(gone(&mut tx, &range, since, most).await?);
+        found.sort_unstable_by_key(|change| (change.change_seq, change.key));
+        found.truncate(most);
+        add_calls(&mut tx, &mut found).await?;
+        tx.commit().await?;
+        let last = found.last().map(|change| (change.change_seq, FeedKey::Record(change.key)));
+        Ok(horizon.page(found, last, most))
+    }
+
+    /// A cursor behind all that can be read now.
+    pub async fn head(&self) -> Result<Cursor, PersistError> {
+        let Horizon { epoch, position, .. } = self.horizon().await?;
+        Ok(Cursor { epoch, position, row: None })
+    }
+
+    /// A cursor before the first change of a record that started then or later.
+    pub async fn feed_since(&self, since: Timestamp) -> Result<Cursor, PersistError> {
+        let horizon = self.horizon().await?;
+        let mut first = horizon.position + 1;
+        for table in ["usage_records", "record_tombstones"] {
+            let sql = format!("SELECT MIN(change_seq) FROM {table} WHERE started_at >= $1");
+            let found = self.fetch(&sql, &[Value::time(since)]).await?;
+            first = first.min(found.first().map(|row| row.maybe_int(0)).transpose()?.flatten().unwrap_or(first));
+        }
+        Ok(Cursor { epoch: horizon.epoch, position: first - 1, row: None })
+    }
+
+    /// A cursor before everything.
+    pub async fn feed_start(&self) -> Result<Cursor, PersistError> {
+        Ok(Cursor { epoch: self.horizon().await?.epoch, position: 0, row: None })
+    }
+
+    /// When the oldest change behind this cursor was made; `None` if there is none.
+    pub async fn lacking_since(
+        &self,
+        cursor: &Cursor,
+        since: Option<Timestamp>,
+    ) -> Result<Option<Timestamp>, PersistError> {
+        let range = Range { after: cursor.position, row: cursor.row, until: i64::MAX };
+        let mut oldest = None;
+        for (column, table) in [("updated_at", "usage_records"), ("gone_at", "record_tombstones")] {
+            let (sql, values) = range.statement(column, table, since, 1);
+            let found = self.fetch(&sql, &values).await?;
+            let time = found.first().map(|row| row.time(0)).transpose()?;
+            oldest = oldest.into_iter().chain(time).min();
+        }
+        Ok(oldest)
+    }
+
+    pub async fn horizon(&self) -> Result<Horizon, PersistError> {
+        let mut tx = self.snapshot().await?;
+        let horizon = self.horizon_in(&mut tx).await?;
+        tx.commit().await?;
+        Ok(horizon)
+    }
+
+    /// What can be read now. Keeps in mind how far the feed has come, so that a database that is put back from a backup is
+    /// recognised: called from time to time.
+    pub async fn look_at_feed(&self) -> Result<Horizon, PersistError> {
+        let horizon = self.horizon().await?;
+        if let Self::Sqlite(store) = self {
+            store.note_position(horizon.position).await;
+        }
+        Ok(horizon)
+    }
+
+    pub(super) async fn horizon_in(&self, tx: &mut Tx) -> Result<Horizon, PersistError> {
+        if let Some(horizon) = read_horizon(tx, self.own()).await? {
+            return Ok(horizon);
+        }
+        // Nobody has written in this cluster yet.
+        let mut writing = self.writing().await?;
+        writing.change_seq(self.own()).await?;
+        writing.commit().await?;
+        *tx = self.snapshot().await?;
+        let horizon = read_horizon(tx, self.own()).await?;
+        Ok(horizon.ok_or(sqlx::Error::RowNotFound)?)
+    }
+}
+
+impl Cursor {
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
+
+impl Horizon {
+    pub(super) fn page<T>(&self, rows: Vec<T>, last: Option<(i64, FeedKey)>, most: usize) -> FeedPage<T> {
+        let is_last = rows.len() < most;
+        let (position, row) = match last {
+            Some((position, row)) if !is_last => (position, Some(row)),
+            _ => (self.position, None),
+        };
+        FeedPage { rows, epoch: self.epoch, next: Cursor { epoch: self.epoch, position, row }, is_last }
+    }
+}
+
+/// What of the feed is asked for.
+pub(super) struct Range {
+    pub after: i64,
+    pub row: Option<FeedKey>,
+    pub until: i64,
+}
+
+impl Range {
+    pub(super) fn behind(
+        after: Option<&Cursor>,
+        horizon: &Horizon,
+        is_of_feed: impl Fn(FeedKey) -> bool,
+    ) -> Result<Self, FeedError> {
+        let until = horizon.position;
+        let Some(after) = after else { return Ok(Self { after: 0, row: None, until }) };
+        // What lies beyond the newest transaction was never given out in this epoch.
+        if after.epoch != horizon.epoch || after.position > horizon.newest {
+            return Err(FeedError::Epoch { cursor: after.epoch, database: horizon.epoch });
+        }
+        if after.row.is_some_and(|row| !is_of_feed(row)) {
+            return Err(FeedError::Foreign);
+        }
+        Ok(Self { after: after.position, row: after.row, until })
+    }
+
+    /// The statement over one table, whose rows one transaction tells apart by `key`.
+    fn statement(&self, columns: &str, table: &str, since: Option<Timestamp>, most: usize) -> (String, Values) {
+        let key = rows::RECORD_KEY;
+        let mut values = vec![Value::Int(self.after), Value::Int(self.until), Value::Int(count(most))];
+        let from = match self.row {
+            Some(FeedKey::Record(row)) => {
+                values.extend(rows::of_key(&row));
+                format!("change_seq >= $1 AND (change_seq > $1 OR ({key}) > ($4, $5, $6))")
+            }
+            Some(FeedKey::Event(_)) | None => "change_seq > $1".to_owned(),
+        };
+        let mut since_clause = String::new();
+        if let Some(since) = since {
+            values.push(Value::time(since));
+            since_clause = format!(" AND started_at >= ${}", values.len());
+        }
+        let sql = format!(
+            "SELECT {columns} FROM {table} WHERE {from} AND change_seq <= $2{since_clause} ORDER BY change_seq, {key} LIMIT $3"
+        );
+        (sql, values)
+    }
+}
+
+pub(super) fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+async fn live(
+    tx: &mut Tx,
+    range: &Range,
+    since: Option<Timestamp>,
+    most: usize,
+) -> Result<Vec<RecordChange>, PersistError> {
+    let (sql, values) = range.statement(super::query::COLUMNS, "usage_records", since, most);
+    let found = tx.fetch(&sql, &values).await?;
+    Ok(found.iter().map(live_change).collect::<Result<_, _>>()?)
+}
+
+async fn gone(
+    tx: &mut Tx,
+    range: &Range,
+    since: Option<Timestamp>,
+    most: usize,
+) -> Result<Vec<RecordChange>, PersistError> {
+    let (sql, values) = range.statement(TOMBSTONE_COLUMNS, "record_tombstones", since, most);
+    let found = tx.fetch(&sql, &values).await?;
+    Ok(found.iter().map(gone_change).collect::<Result<_, _>>()?)
+}
+
+pub(super) const TOMBSTONE_COLUMNS: &str = "started_at, trace_id, span_id, revision, change_seq, gone_at";
+
+pub(super) fn live_change(row: &super::value::Row) -> Result<RecordChange, sqlx::Error> {
+    let record = record_row(row)?;
+    Ok(RecordChange {
+        key: rows::to_key_at(row, 1)?,
+        revision: record.revision,
+        change_seq: record.change_seq,
+        changed_at: row.time(super::query::UPDATED_AT)?,
+        state: RecordState::Live(Box::new(record), Vec::new()),
+    })
+}
+
+pub(super) fn gone_change(row: &super::value::Row) -> Result<RecordChange, sqlx::Error> {
+    Ok(RecordChange {
+        key: rows::to_key(row)?,
+        revision: row.int(3)?,
+        change_seq: row.int(4)?,
+        changed_at: row.time(5)?,
+        state: RecordState::Gone,
+    })
+}
+
+/// Each record its calls, in the order of their time.
+pub(super) async fn add_calls(tx: &mut Tx, changes: &mut [RecordChange]) -> Result<(), PersistError> {
+    let has_calls =
+        |change: &&mut RecordChange| matches!(&change.state, RecordState::Live(record, _) if record.llm_calls > 0);
+    let mut of_key: rustc_hash::FxHashMap<Key, &mut Vec<CallRow>> = rustc_hash::FxHashMap::default();
+    for change in changes.iter_mut().filter(has_calls) {
+        if let RecordState::Live(_, calls) = &mut change.state {
+            of_key.insert(change.key, calls);
+        }
+    }
+    let sql = format!(
+        "SELECT {} FROM llm_calls WHERE (record_started_at, trace_id, record_span_id) IN ({{rows}})",
+        rows::CALL_COLUMNS
+    );
+    let mut keys: Vec<Key> = of_key.keys().copied().collect();
+    keys.sort_unstable();
+    let keys = keys.iter().map(rows::of_key).collect();
+    for row in tx.bulk(&sql, rows::RECORD_KEY_KINDS, keys).await? {
+        if let Some(calls) = of_key.get_mut(&rows::to_key(&row)?) {
+            calls.push(call_row(&row)?);
+        }
+    }
+    for calls in of_key.into_values() {
+        calls.sort_unstable_by(|a, b| (&a.started_at, &a.span_id).cmp(&(&b.started_at, &b.span_id)));
+    }
+    Ok(())
+}
+
+/// `None` where the database has come to another cluster, or to another life of it, since its last write.
+async fn read_horizon(tx: &mut Tx, own: &Own) -> Result<Option<Horizon>, PersistError> {
+    let sql = match tx {
+        Tx::Sqlite(_) => "SELECT epoch, position, position FROM feed".to_owned(),
+        // Transactions from the snapshot's xmin on may be open; before xmax all ids are given out.
+        Tx::Postgres(_) => format!(
+            "SELECT epoch, position + pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1, \
+             position + pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1 FROM feed WHERE cluster = {}",
+            own.cluster
+        ),
+    };
+    let found = tx.fetch(&sql, &[]).await?;
+    let Some(row) = found.first() else { return Ok(None) };
+    Ok(Some(Horizon { epoch: row.int(0)?, position: row.int(1)?, newest: row.int(2)? }))
+}
+
+impl Tx {
+    /// The position of this transaction in the feed, the same for all that it changes.
+    pub(super) async fn change_seq(&mut self, own: &Own) -> Result<i64, PersistError> {
+        let sql = match self {
+            Self::Sqlite(_) => "UPDATE feed SET position = position + 1 RETURNING position".to_owned(),
+            Self::Postgres(_) => format!(
+                "SELECT position + pg_current_xact_id()::text::bigint FROM feed WHERE cluster = {}",
+                own.cluster
+            ),
+        };
+        let found = self.fetch(&sql, &[]).await?;
+        if let Some(row) = found.first() {
+            return Ok(row.int(0)?);
+        }
+        self.adopt_cluster(own).await?;
+        let found = self.fetch(&sql, &[]).await?;
+        Ok(found.first().ok_or(sqlx::Error::RowNotFound)?.int(0)?)
+    }
+
+    /// The ids of transactions start elsewhere in another cluster, so positions go on behind the greatest that was given. But for
+    /// the first cluster of all it is a new epoch: what a follower has read may never have been written here.
+    async fn adopt_cluster(&mut self, own: &Own) -> Result<(), PersistError> {
+        let newest = ["usage_records", "record_tombstones"]
+            .map(|table| format!("COALESCE((SELECT MAX(change_seq) FROM {table}), 0)"))
+            .join(", ");
+        let sql = format!(
+            "UPDATE feed SET cluster = {cluster}, epoch = epoch + CASE WHEN cluster IS NULL THEN 0 ELSE 1 END, \
+             position = GREATEST(position, GREATEST({newest}) + 1 - pg_current_xact_id()::text::bigint) \
+             WHERE cluster IS DISTINCT FROM {cluster} RETURNING epoch",
+            cluster = own.cluster
+        );
+        let raised = self.fetch(&sql, &[]).await?;
+        if let Some(epoch) = raised.first().map(|row| row.int(0)).transpose()?.filter(|epoch| *epoch > 1) {
+            tracing::warn!(epoch, "database was restored or has failed over: who follows the records must read again");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.position)?;
+        match self.row {
+            None => Ok(()),
+            Some(FeedKey::Record(key)) => {
+                write!(f, "-r{}-{}-{}", key.started_at.to_micros(), key.trace_id, key.span_id)
+            }
+            Some(FeedKey::Event(id)) => write!(f, "-e{id}"),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = FeedError;
+
+    fn from_str(text: &str) -> Result<Self, FeedError> {
+        parse(text).ok_or(FeedError::Foreign)
+    }
+}
+
+fn parse(text: &str) -> Option<Cursor> {
+    let mut parts = text.split('-');
+    let mut number = || parts.next()?.parse::<i64>().ok().filter(|number| *number >= 0);
+    let (epoch, position) = (number()?, number()?);
+    let row = match parts.next() {
+        None => None,
+        Some(part) => Some(match part.split_at_checked(1)? {
+            ("e", id) => FeedKey::Event(id.parse().ok()?),
+            ("r", micros) => FeedKey::Record(Key {
+                started_at: Timestamp::from_micros(micros.parse().ok()?)?,
+                trace_id: TraceId::parse(parts.next()?)?,
+                span_id: SpanId::parse(parts.next()?)?,
+            }),
+            _ => return None,
+        }),
+    };
+    parts.next().is_none().then_some(Cursor { epoch, position, row })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_what_its_text_says() {
+        let key = Key {
+            started_at: Timestamp::from_micros(1_779_273_600_123_456).unwrap(),
+            trace_id: TraceId::parse("0123456789abcdef0123456789abcdef").unwrap(),
+            span_id: SpanId::parse("0123456789abcdef").unwrap(),
+        };
+        for row in [None, Some(FeedKey::Record(key)), Some(FeedKey::Event(7))] {
+            let cursor = Cursor { epoch: 3, position: 99, row };
+            assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for text in ["", "1", "a-1", "1-2-x", "1-2-r3", "1-2-e1-1", "-1-2", "1-2-é", "1-99999999999999999999"] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+}
