@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::export::ExportConfig;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::limit::{LimitsConfig, Rules};
@@ -31,6 +32,7 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     pub limits: LimitsConfig,
     pub notify: NotifyConfig,
+    pub export: ExportConfig,
     #[serde(rename = "limit")]
     pub rules: Rules,
 }
@@ -51,6 +53,7 @@ impl Default for Config {
             telemetry: TelemetryConfig::default(),
             limits: LimitsConfig::default(),
             notify: NotifyConfig::default(),
+            export: ExportConfig::default(),
             rules: Rules::default(),
         }
     }

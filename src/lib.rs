@@ -4,6 +4,7 @@ mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod export;
 pub mod ingest;
 mod journal;
 pub mod limit;

@@ -2,6 +2,7 @@
 //! every room and decides nothing about spans, calls or money.
 
 mod doors;
+mod exports;
 mod flow;
 mod limits;
 mod notices;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::Config;
+use crate::export;
 use crate::ingest::{IngestMeters, Intake, Keeper, NotKept};
 use crate::journal::{self, Journal, JournalError, JournalMeters, NotAppended};
 use crate::limit::Limits;
@@ -37,6 +39,7 @@ use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::time::Timestamp;
 use tacho_core::price::PriceBook;
 
+pub use exports::meters as export_meters;
 pub use limits::{looking_limits, rules};
 pub use reload::Reload;
 
@@ -54,6 +57,8 @@ pub enum AppError {
     Database(#[from] PersistError),
     #[error("journal")]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Sink(#[from] export::SinkError),
     #[error("notices")]
     Notices(#[from] crate::notify::NotBuilt),
     #[error("frame {} of the journal has a form that this version does not know: a newer one wrote it", .0.0)]
@@ -66,7 +71,7 @@ pub enum AppError {
 const DOORS: Duration = Duration::from_secs(5);
 /// How long the pipeline behind the doors may take.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long the store of limits may take; together under the 30 s after which orchestrators kill.
+/// How long the store of limits and the sinks may take; together under the 30 s after which orchestrators kill.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// The one place where the house reads the clock.
@@ -100,6 +105,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
 
     let (closing, no_more) = (CancellationToken::new(), CancellationToken::new());
     let store = Arc::new(OnceLock::new());
+    let sinks = export::sinks(&config.export)?;
     let notices = Notices::new(&config.notify);
     let others = limits::Others {
         metrics: &metrics,
@@ -132,12 +138,16 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     beside.spawn(limits::work(Arc::clone(&limits), config.clone(), Arc::clone(&store), over.clone()));
     let reloads = Reloads { limits: Arc::clone(&limits), book, metrics: Arc::clone(&metrics), filter: orders.filter };
     beside.spawn(reloads.follow(orders.reloads));
+    let mut exporting = JoinSet::new();
+    exporting.spawn(exports::work(sinks, Arc::clone(&store), Arc::clone(&metrics), over.clone()));
     limits::opened(&limits).await;
     doors.tell(&config.data_dir)?;
     let served = doors.serve(intake, handles(&metrics, store, limits, &journal, &closing), &closing);
     let early = tokio::select! {
         () = orders.stop => None,
         ended = &mut flow => Some(ended),
+        // Only by a fault of our own.
+        _ = exporting.join_next() => Some(Err(AppError::Stage)),
     };
     tracing::info!("draining");
     closing.cancel();
@@ -152,13 +162,24 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
         Ok(ended) => ended?,
         Err(_) => tracing::warn!("stopped before all was in the database; the rest is in the journal"),
     }
-    // Behind the last settlement.
-    over.cancel();
-    if tokio::time::timeout(LAST_WORD, beside.join_next()).await.is_err() {
-        tracing::warn!("stopped before the store of limits was told all");
-    }
+    last_words(&over, beside, exporting).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Behind the last settlement and the last record: who works beside the pipeline says what is left to say.
+async fn last_words(over: &CancellationToken, mut beside: JoinSet<()>, mut exporting: JoinSet<()>) {
+    over.cancel();
+    let (told, exported) = tokio::join!(
+        tokio::time::timeout(LAST_WORD, beside.join_next()),
+        tokio::time::timeout(LAST_WORD, exporting.join_next()),
+    );
+    if told.is_err() {
+        tracing::warn!("stopped before the store of limits was told all");
+    }
+    if exported.is_err() {
+        tracing::warn!("stopped before a sink had answered; what was on its way is sent again");
+    }
 }
 
 fn make_folder(path: &Path) -> Result<(), AppError> {

@@ -1,9 +1,12 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
 mod accounts;
+mod dead_letters;
+mod export;
 mod limits;
 mod rebuild;
 mod report;
+mod setup;
 mod verify;
 
 use std::path::PathBuf;
@@ -44,6 +47,12 @@ enum Verb {
     Limits(limits::LimitsArguments),
     /// Look at accounts, reset them, put them on another plan.
     Accounts(accounts::AccountsArguments),
+    /// How far the sinks are, and sending again.
+    Export(export::ExportArguments),
+    /// What sinks would never take.
+    DeadLetters(dead_letters::DeadLettersArguments),
+    /// Install in a sink what it must know of our documents.
+    Setup(setup::SetupArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -98,10 +107,27 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             Err(error @ accounts::AccountsError::NoPlan { .. }) => complain(&error, WRONG_USE),
             Err(error) => complain(&error, PROBLEM),
         },
+        Verb::Export(arguments) => answer(export::export(&config, &arguments, app::now()).await),
+        Verb::DeadLetters(arguments) => answer(dead_letters::dead_letters(&config, &arguments).await),
+        Verb::Setup(arguments) => answer(setup::setup(&config, &arguments).await),
         Verb::CheckConfig => {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// What a verb of the sinks has to say.
+fn answer(said: Result<String, export::ExportError>) -> ExitCode {
+    match said {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error @ (export::ExportError::Time(_) | export::ExportError::NotConfigured(_))) => {
+            complain(&error, WRONG_USE)
+        }
+        Err(error) => complain(&error, PROBLEM),
     }
 }
 

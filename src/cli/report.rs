@@ -77,7 +77,7 @@ pub(super) async fn report(
     }
 }
 
-fn time(text: &str, now: Timestamp) -> Result<Timestamp, ReportError> {
+pub(super) fn time(text: &str, now: Timestamp) -> Result<Timestamp, ReportError> {
     let back = humantime_serde::re::humantime::parse_duration(text).ok().map(|back: Duration| now.minus(back));
     back.or_else(|| Timestamp::parse(text)).ok_or_else(|| ReportError::Time(text.to_owned()))
 }

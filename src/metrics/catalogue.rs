@@ -295,6 +295,11 @@ pub(super) const EXPORT_DOCUMENTS: Family = Family::counter(
 );
 pub(super) const EXPORT_LAG: Family =
     Family::gauge("tacho_export_lag_seconds", "Age of the oldest record that a sink lacks.", &[SINK]);
+pub(super) const FEED_HORIZON_AGE: Family = Family::gauge(
+    "tacho_feed_horizon_age_seconds",
+    "How long a transaction that is open somewhere in the database's cluster has delayed who follows the records.",
+    &[],
+);
 pub(super) const NOTIFICATIONS: Family = Family::counter(
     "tacho_notifications_total",
     "Notices pushed to Alertmanagers, each to each.",
@@ -387,6 +392,7 @@ pub(super) const GROUPS: [(&str, &[&Family]); 4] = [
             &LEDGER_DRIFT,
             &EXPORT_DOCUMENTS,
             &EXPORT_LAG,
+            &FEED_HORIZON_AGE,
             &NOTIFICATIONS,
             &LOSSES,
             &SERIES_DROPPED,

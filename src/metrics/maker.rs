@@ -11,7 +11,7 @@ use prometheus::{
 use super::capped::{Capped, Series};
 use super::catalogue::{self, Family, Kind, Values};
 use super::snapshot::{Row, Snapshot};
-use super::{IngestFamilies, JournalFamilies, LimitFamilies, LimitReading};
+use super::{ExportLag, IngestFamilies, JournalFamilies, LimitFamilies, LimitReading};
 use tacho_core::domain::account::Drift;
 
 pub(super) struct Maker<'r> {
@@ -35,6 +35,10 @@ impl<'r> Maker<'r> {
 
     pub(super) fn counter(&self, family: &Family) -> Made<IntCounter> {
         self.register(IntCounter::with_opts(opts(family))?)
+    }
+
+    pub(super) fn real_gauge(&self, family: &Family) -> Made<Gauge> {
+        self.register(Gauge::with_opts(opts(family))?)
     }
 
     pub(super) fn gauge(&self, family: &Family) -> Made<IntGauge> {
@@ -152,14 +156,9 @@ impl<'r> Maker<'r> {
         self.register(Snapshot::new(None, [(&catalogue::LEDGER_DRIFT, Box::new(rows) as _)])?)
     }
 
-    /// The families of sinks, which count when there are some.
-    pub(super) fn exports(&self) -> Made<()> {
-        self.register(IntCounterVec::new(
-            opts(&catalogue::EXPORT_DOCUMENTS),
-            &catalogue::EXPORT_DOCUMENTS.label_names(),
-        )?)?;
-        self.register(GaugeVec::new(opts(&catalogue::EXPORT_LAG), &catalogue::EXPORT_LAG.label_names())?)?;
-        Ok(())
+    pub(super) fn export_lag(&self) -> Made<Snapshot<Vec<ExportLag>>> {
+        let rows = |lags: &Vec<ExportLag>| lags.iter().map(|lag| (vec![lag.sink.to_owned()], lag.seconds)).collect();
+        self.register(Snapshot::new(Vec::new(), [(&catalogue::EXPORT_LAG, Box::new(rows) as _)])?)
     }
 
     pub(super) fn reloaded(&self) -> Made<IntGauge> {

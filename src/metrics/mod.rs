@@ -43,6 +43,11 @@ pub struct Metrics {
     pub persist_up: IntGauge,
     drift: Snapshot<Option<Drift>>,
     pub limits: LimitFamilies,
+    /// By sink and result; `export` counts.
+    pub export_documents: IntCounterVec,
+    export_lag: Snapshot<Vec<ExportLag>>,
+    /// In seconds, as `app` sees it.
+    pub feed_horizon_age: Gauge,
     /// By result; `notify` counts.
     pub notifications: IntCounterVec,
     /// 1 if the configuration in use is the one last read.
@@ -94,6 +99,13 @@ pub struct LimitReading {
     pub period: Option<(f64, f64)>,
 }
 
+/// The age of the oldest change that a sink lacks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportLag {
+    pub sink: &'static str,
+    pub seconds: f64,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new(&MetricsConfig::default())
@@ -109,7 +121,6 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker::new(&registry)?;
         make.build_info()?;
-        make.exports()?;
         let usage = UsageFamilies::new(&make, config.per_user_top)?;
         Ok(Self {
             exemplified: usage.exemplified(),
@@ -121,6 +132,9 @@ impl Metrics {
             persist_up: make.gauge(&catalogue::PERSIST_UP)?,
             drift: make.drift()?,
             limits: make.limits()?,
+            export_documents: make.counters(&catalogue::EXPORT_DOCUMENTS)?,
+            export_lag: make.export_lag()?,
+            feed_horizon_age: make.real_gauge(&catalogue::FEED_HORIZON_AGE)?,
             notifications: make.counters(&catalogue::NOTIFICATIONS)?,
             reloaded: make.reloaded()?,
             names: Names::default(),
@@ -152,6 +166,11 @@ impl Metrics {
     /// What the store has found. Until then the family has no series: not known is not zero.
     pub fn drift(&self, drift: Drift) {
         self.drift.replace(Some(drift));
+    }
+
+    /// How far behind the sinks are, in place of what was said before.
+    pub fn export_lag(&self, lags: Vec<ExportLag>) {
+        self.export_lag.replace(lags);
     }
 
     /// Counts what a committed write has changed.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::PersistError;
+use super::exports::{ExportCursor, Stream};
 use super::query::{CallRow, RecordRow, call_row, record_row};
 use super::rows::{self, Values};
 use super::store::{Own, Store, Tx};
@@ -12,6 +13,9 @@ use super::value::Value;
 use tacho_core::domain::call::Key;
 use tacho_core::domain::ids::{SpanId, TraceId};
 use tacho_core::domain::time::Timestamp;
+
+/// Most calls in one page, so that what is held in memory has a bound.
+const MAX_CALLS: i64 = 20_000;
 
 /// How far a follower has come. Its text is opaque to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +99,13 @@ impl Store {
         let mut found = live(&mut tx, &range, since, most).await?;
         found.extend(gone(&mut tx, &range, since, most).await?);
         found.sort_unstable_by_key(|change| (change.change_seq, change.key));
-        found.truncate(most);
+        let take = most.min(within_bounds(&found));
+        let is_last = found.len() < most && found.len() <= take;
+        found.truncate(take);
         add_calls(&mut tx, &mut found).await?;
         tx.commit().await?;
         let last = found.last().map(|change| (change.change_seq, FeedKey::Record(change.key)));
-        Ok(horizon.page(found, last, most))
+        Ok(horizon.page(found, last, is_last))
     }
 
     /// A cursor behind all that can be read now.
@@ -125,16 +131,17 @@ impl Store {
         Ok(Cursor { epoch: self.horizon().await?.epoch, position: 0, row: None })
     }
 
-    /// When the oldest change behind this cursor was made; `None` if there is none.
-    pub async fn lacking_since(
-        &self,
-        cursor: &Cursor,
-        since: Option<Timestamp>,
-    ) -> Result<Option<Timestamp>, PersistError> {
-        let range = Range { after: cursor.position, row: cursor.row, until: i64::MAX };
+    /// When the oldest change that this sink lacks was made; `None` if it lacks none.
+    pub async fn lacking_since(&self, export: &ExportCursor) -> Result<Option<Timestamp>, PersistError> {
+        let Cursor { position, row, .. } = export.cursor;
+        let range = Range { after: position, row, until: i64::MAX };
         let mut oldest = None;
-        for (column, table) in [("updated_at", "usage_records"), ("gone_at", "record_tombstones")] {
-            let (sql, values) = range.statement(column, table, since, 1);
+        let tables: &[_] = match export.stream {
+            Stream::Usage => &[("updated_at", "usage_records"), ("gone_at", "record_tombstones")],
+            Stream::Limits => &[],
+        };
+        for (column, table) in tables {
+            let (sql, values) = range.statement(column, table, export.since, 1);
             let found = self.fetch(&sql, &values).await?;
             let time = found.first().map(|row| row.time(0)).transpose()?;
             oldest = oldest.into_iter().chain(time).min();
@@ -173,15 +180,29 @@ impl Store {
     }
 }
 
+impl FeedKey {
+    /// The key, if it is of a record.
+    pub fn record(&self) -> Option<Key> {
+        match self {
+            Self::Record(key) => Some(*key),
+            Self::Event(_) => None,
+        }
+    }
+}
+
 impl Cursor {
+    /// Behind this change.
+    pub fn behind(epoch: i64, change_seq: i64, row: FeedKey) -> Self {
+        Self { epoch, position: change_seq, row: Some(row) }
+    }
+
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 }
 
 impl Horizon {
-    pub(super) fn page<T>(&self, rows: Vec<T>, last: Option<(i64, FeedKey)>, most: usize) -> FeedPage<T> {
-        let is_last = rows.len() < most;
+    pub(super) fn page<T>(&self, rows: Vec<T>, last: Option<(i64, FeedKey)>, is_last: bool) -> FeedPage<T> {
         let (position, row) = match last {
             Some((position, row)) if !is_last => (position, Some(row)),
             _ => (self.position, None),
@@ -236,6 +257,18 @@ impl Range {
         );
         (sql, values)
     }
+}
+
+/// How many of these can be read together with their calls; at least one, whatever it has.
+pub(super) fn within_bounds(changes: &[RecordChange]) -> usize {
+    let mut calls = 0;
+    let fits = |change: &&RecordChange| {
+        if let RecordState::Live(record, _) = &change.state {
+            calls += record.llm_calls;
+        }
+        calls <= MAX_CALLS
+    };
+    changes.iter().take_while(fits).count().max(1)
 }
 
 pub(super) fn count(number: usize) -> i64 {
@@ -373,13 +406,7 @@ impl Tx {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.position)?;
-        match self.row {
-            None => Ok(()),
-            Some(FeedKey::Record(key)) => {
-                write!(f, "-r{}-{}-{}", key.started_at.to_micros(), key.trace_id, key.span_id)
-            }
-            Some(FeedKey::Event(id)) => write!(f, "-e{id}"),
-        }
+        self.row.map_or(Ok(()), |row| write!(f, "-{row}"))
     }
 }
 
@@ -387,27 +414,44 @@ impl FromStr for Cursor {
     type Err = FeedError;
 
     fn from_str(text: &str) -> Result<Self, FeedError> {
-        parse(text).ok_or(FeedError::Foreign)
+        let mut parts = text.splitn(3, '-');
+        let mut number = || parts.next()?.parse::<i64>().ok().filter(|number| *number >= 0);
+        let (epoch, position) = number().zip(number()).ok_or(FeedError::Foreign)?;
+        let row = parts.next().map(str::parse).transpose()?;
+        Ok(Self { epoch, position, row })
     }
 }
 
-fn parse(text: &str) -> Option<Cursor> {
-    let mut parts = text.split('-');
-    let mut number = || parts.next()?.parse::<i64>().ok().filter(|number| *number >= 0);
-    let (epoch, position) = (number()?, number()?);
-    let row = match parts.next() {
-        None => None,
-        Some(part) => Some(match part.split_at_checked(1)? {
-            ("e", id) => FeedKey::Event(id.parse().ok()?),
-            ("r", micros) => FeedKey::Record(Key {
-                started_at: Timestamp::from_micros(micros.parse().ok()?)?,
+impl fmt::Display for FeedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(key) => write!(f, "r{}-{}-{}", key.started_at.to_micros(), key.trace_id, key.span_id),
+            Self::Event(id) => write!(f, "e{id}"),
+        }
+    }
+}
+
+impl FromStr for FeedKey {
+    type Err = FeedError;
+
+    fn from_str(text: &str) -> Result<Self, FeedError> {
+        key_of(text).ok_or(FeedError::Foreign)
+    }
+}
+
+fn key_of(text: &str) -> Option<FeedKey> {
+    match text.split_at_checked(1)? {
+        ("e", id) => Some(FeedKey::Event(id.parse().ok()?)),
+        ("r", key) => {
+            let mut parts = key.splitn(3, '-');
+            Some(FeedKey::Record(Key {
+                started_at: Timestamp::from_micros(parts.next()?.parse().ok()?)?,
                 trace_id: TraceId::parse(parts.next()?)?,
                 span_id: SpanId::parse(parts.next()?)?,
-            }),
-            _ => return None,
-        }),
-    };
-    parts.next().is_none().then_some(Cursor { epoch, position, row })
+            }))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

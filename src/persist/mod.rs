@@ -4,6 +4,7 @@
 mod account_query;
 mod accounts;
 mod counters;
+mod exports;
 mod extracts;
 mod feed;
 mod postgres;
@@ -33,6 +34,7 @@ use tacho_core::domain::trace::{Trace, Waits};
 
 pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
 pub use counters::CounterRow;
+pub use exports::{ExportCursor, ExportDeadLetter, LeaseLost, Stream};
 pub use feed::{Cursor, FeedError, FeedKey, FeedPage, Horizon, RecordChange, RecordState};
 pub use query::{CallRow, Group, Page, RecordFilter, RecordRow, SummaryRow};
 pub use rebuild::{Mended, Rebuild};

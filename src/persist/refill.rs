@@ -42,7 +42,7 @@ impl Store {
         let (sql, values) = statement(feed::TOMBSTONE_COLUMNS, "record_tombstones", span, after, most);
         states.extend(to_states(&tx.fetch(&sql, &values).await?, feed::gone_change)?);
         states.sort_unstable_by_key(|state| state.key);
-        states.truncate(most);
+        states.truncate(most.min(feed::within_bounds(&states)));
         feed::add_calls(&mut tx, &mut states).await?;
         tx.commit().await?;
         Ok((states, horizon.epoch))

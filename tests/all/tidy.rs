@@ -13,9 +13,9 @@ use tacho::config::Config;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["api", "app", "config", "limit", "persist", "telemetry"]),
+    ("cli", &["api", "app", "config", "export", "limit", "metrics", "persist", "telemetry"]),
     ("app", EVERYTHING),
-    ("config", &["assemble", "ingest", "journal", "limit", "metrics", "notify", "persist"]),
+    ("config", &["assemble", "export", "ingest", "journal", "limit", "metrics", "notify", "persist"]),
     ("domain", &[]),
     ("decode", &[]),
     ("assemble", &[]),
@@ -24,6 +24,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("journal", &["telemetry"]),
     ("limit", &["telemetry"]),
     ("persist", &["telemetry"]),
+    // The feed is read from the store that `app` hands it.
+    ("export", &["persist", "telemetry"]),
     ("metrics", &["telemetry"]),
     ("notify", &["telemetry"]),
     // Usage is read from the store that `app` hands it.
@@ -31,8 +33,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Its section, which `config` declares.
     ("telemetry", &["config"]),
 ];
-const EVERYTHING: &[&str] =
-    &["api", "assemble", "config", "ingest", "journal", "limit", "metrics", "notify", "persist", "price", "telemetry"];
+const EVERYTHING: &[&str] = &[
+    "api",
+    "assemble",
+    "config",
+    "export",
+    "ingest",
+    "journal",
+    "limit",
+    "metrics",
+    "notify",
+    "persist",
+    "price",
+    "telemetry",
+];
 
 const MOST_LINES: usize = 500;
 

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sqlx::{Connection, PgConnection};
 
-use tacho::persist::{Change, Cursor, FeedError, RecordChange, RecordState, Store};
+use tacho::persist::{Change, Cursor, ExportCursor, FeedError, RecordChange, RecordState, Store, Stream};
 use tacho_core::domain::call::Key;
 
 use super::{NOW, STARTS, change, request, request_of, rows, time, trace_id, write};
@@ -153,10 +153,19 @@ pub async fn changes_of_calls_and_returns_are_seen(store: &Store) {
 pub async fn a_follower_begins_at_a_time_or_now(store: &Store) {
     let head = store.head().await.unwrap();
     assert!(store.changes(Some(&head), None, 10).await.unwrap().rows.is_empty());
-    assert_eq!(store.lacking_since(&head, None).await.unwrap(), None);
+    let export = ExportCursor {
+        sink: "elasticsearch".into(),
+        stream: Stream::Usage,
+        cursor: head.clone(),
+        since: None,
+        holder: None,
+        beat: 0,
+        updated_at: time(NOW),
+    };
+    assert_eq!(store.lacking_since(&export).await.unwrap(), None);
     write(store, 71, vec![request(71, Some("fay"), "2031-01-01T00:00:00Z", &[10])]).await;
     write(store, 72, vec![request(72, Some("fay"), "2031-02-01T00:00:00Z", &[10])]).await;
-    assert_eq!(store.lacking_since(&head, None).await.unwrap(), Some(time(NOW)));
+    assert_eq!(store.lacking_since(&export).await.unwrap(), Some(time(NOW)));
     let starts = async |cursor: &Cursor, since| {
         let found = store.changes(Some(cursor), since, 10).await.unwrap().rows;
         found.iter().map(|change| change.key.started_at.to_string()[..7].to_owned()).collect::<Vec<_>>()

@@ -1,0 +1,278 @@
+//! What a document says: ECS names where there are some, `tacho.*` for the rest. A record that went keeps its ids and no amounts, so
+//! that sums need no filter.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::persist::{CallRow, RecordChange, RecordRow, RecordState};
+use tacho_core::domain::call::Key;
+
+/// The revision takes the lower half of a version, the epoch of the database the upper.
+const REVISIONS: i64 = 1 << 32;
+const NANOS_PER_DOLLAR: f64 = 1e9;
+const NANOS_PER_MILLISECOND: f64 = 1e6;
+
+/// The two lines of a bulk request.
+pub(super) fn record(index: &str, change: &RecordChange, epoch: i64) -> Bytes {
+    let Key { started_at, trace_id, span_id } = &change.key;
+    let start = started_at.to_string();
+    let version = epoch.saturating_mul(REVISIONS).saturating_add(change.revision);
+    let mut lines = Vec::with_capacity(1024);
+    let (year, month) = (&start[..4], &start[5..7]);
+    // Nothing of it needs to be escaped.
+    writeln!(
+        lines,
+        "{{\"index\":{{\"_index\":\"{index}-{year}.{month}\",\"_id\":\"{}-{trace_id}-{span_id}\",\
+         \"version\":{version},\"version_type\":\"external\"}}}}",
+        started_at.to_micros()
+    )
+    .expect("memory can be written");
+    let updated_at = change.changed_at.to_string();
+    let own = Own { state: "live", revision: change.revision, epoch, updated_at: &updated_at, live: None };
+    let trace = Id { id: trace_id.to_string() };
+    let span = Id { id: span_id.to_string() };
+    let document = match &change.state {
+        RecordState::Live(record, calls) => live(&start, trace, span, own, record, calls),
+        RecordState::Gone => {
+            Document { timestamp: &start, trace, span, tacho: Own { state: "gone", ..own }, live: None }
+        }
+    };
+    serde_json::to_writer(&mut lines, &document).expect("a document is texts and numbers under names that are texts");
+    lines.push(b'\n');
+    lines.into()
+}
+
+fn live<'a>(
+    start: &'a str,
+    trace: Id<String>,
+    span: Id<String>,
+    own: Own<'a>,
+    record: &'a RecordRow,
+    calls: &'a [CallRow],
+) -> Document<'a> {
+    let failed = record.error_message.is_some() || record.status_code.is_some_and(|status| status >= 500);
+    let outcome = match record.status_code {
+        _ if failed => "failure",
+        Some(_) => "success",
+        None => "unknown",
+    };
+    let fields = Fields {
+        event: Event { duration: nanoseconds(record.response_time_ms), outcome },
+        service: record.service.as_deref().map(|name| Name { name }),
+        user: record.user_id.as_deref().map(|id| Id { id }),
+        http: Http {
+            request: record.method.as_deref().map(|method| Method { method }),
+            response: record.status_code.map(|status_code| Status { status_code }),
+        },
+        error: record.error_message.as_deref().filter(|error| is_type(error)).map(|kind| Type { kind }),
+    };
+    let tacho = Own { live: Some(Amounts { calls: calls.iter().map(call).collect(), ..amounts(record) }), ..own };
+    Document { timestamp: start, trace, span, tacho, live: Some(fields) }
+}
+
+/// With `privacy.error_messages` the column holds texts, which may quote content.
+fn is_type(error: &str) -> bool {
+    error.len() <= 256 && !error.contains(char::is_whitespace)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a duration in nanoseconds fits for 292 years, and saturates")]
+fn nanoseconds(milliseconds: f64) -> i64 {
+    (milliseconds * NANOS_PER_MILLISECOND).round() as i64
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "@timestamp")]
+    timestamp: &'a str,
+    trace: Id<String>,
+    span: Id<String>,
+    tacho: Own<'a>,
+    #[serde(flatten)]
+    live: Option<Fields<'a>>,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    event: Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Name<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Id<&'a str>>,
+    http: Http<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Type<'a>>,
+}
+
+#[derive(Serialize)]
+struct Event {
+    duration: i64,
+    outcome: &'static str,
+}
+
+#[derive(Serialize)]
+struct Id<T> {
+    id: T,
+}
+
+#[derive(Serialize)]
+struct Name<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Http<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Method<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Status>,
+}
+
+#[derive(Serialize)]
+struct Method<'a> {
+    method: &'a str,
+}
+
+#[derive(Serialize)]
+struct Status {
+    status_code: i64,
+}
+
+#[derive(Serialize)]
+struct Type<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+}
+
+#[derive(Serialize)]
+struct Own<'a> {
+    state: &'static str,
+    revision: i64,
+    epoch: i64,
+    updated_at: &'a str,
+    #[serde(flatten)]
+    live: Option<Amounts<'a>>,
+}
+
+#[derive(Serialize)]
+struct Amounts<'a> {
+    tenant: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
+    plan: &'a str,
+    free_request: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    llm_calls: i64,
+    llm_errors: i64,
+    input_tokens: i64,
+    output_tokens: i64,
+    cached_input_tokens: i64,
+    cache_write_tokens: i64,
+    reasoning_tokens: i64,
+    total_tokens: i64,
+    unknown_usage_calls: i64,
+    unpriced_calls: i64,
+    #[serde(flatten)]
+    cost: Cost,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calls: Vec<Call<'a>>,
+}
+
+/// Absent when unknown.
+#[derive(Serialize)]
+struct Cost {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_nanousd: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    span_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_requested: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<&'a str>,
+    outcome: &'static str,
+    usage: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_reason: Option<&'a str>,
+    input_tokens: i64,
+    output_tokens: i64,
+    cached_input_tokens: i64,
+    cache_write_tokens: i64,
+    reasoning_tokens: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_nanousd: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_version: Option<&'a str>,
+    streaming: bool,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_to_first_token_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_type: Option<&'a str>,
+    dialect: &'a str,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for display; the exact amount stands beside it")]
+fn amounts(record: &RecordRow) -> Amounts<'_> {
+    let cost_usd = record.cost_nanousd.map(|cost| cost as f64 / NANOS_PER_DOLLAR);
+    Amounts {
+        tenant: &record.tenant,
+        instance: record.instance.as_deref(),
+        agent_id: record.agent_id.as_deref(),
+        endpoint: record.endpoint.as_deref(),
+        plan: &record.plan,
+        free_request: record.free_request,
+        model: record.model.as_deref(),
+        llm_calls: record.llm_calls,
+        llm_errors: record.llm_errors,
+        input_tokens: record.input_tokens,
+        output_tokens: record.output_tokens,
+        cached_input_tokens: record.cached_input_tokens,
+        cache_write_tokens: record.cache_write_tokens,
+        reasoning_tokens: record.reasoning_tokens,
+        total_tokens: record.total_tokens,
+        unknown_usage_calls: record.unknown_usage_calls,
+        unpriced_calls: record.unpriced_calls,
+        cost: Cost { cost_nanousd: record.cost_nanousd, cost_usd },
+        calls: Vec::new(),
+    }
+}
+
+fn call(call: &CallRow) -> Call<'_> {
+    Call {
+        span_id: &call.span_id,
+        provider: call.provider.as_deref(),
+        model_requested: call.request_model.as_deref(),
+        model: call.response_model.as_deref().or(call.request_model.as_deref()),
+        operation: call.operation.as_deref(),
+        outcome: if call.error_type.is_some() { "failure" } else { "success" },
+        usage: &call.usage,
+        unknown_reason: call.unknown_reason.as_deref(),
+        input_tokens: call.input_tokens,
+        output_tokens: call.output_tokens,
+        cached_input_tokens: call.cached_input_tokens,
+        cache_write_tokens: call.cache_write_tokens,
+        reasoning_tokens: call.reasoning_tokens,
+        cost_nanousd: call.cost_nanousd,
+        price_version: call.price_version.as_deref(),
+        streaming: call.streaming,
+        duration_ms: call.duration_ms,
+        time_to_first_token_ms: call.time_to_first_token_ms,
+        error_type: call.error_type.as_deref(),
+        dialect: &call.dialect,
+    }
+}
