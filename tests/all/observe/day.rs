@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tacho::metrics::{Format, LimitReading, Metrics, MetricsConfig};
+use tacho::metrics::{ExportLag, Format, LimitReading, Metrics, MetricsConfig};
 use tacho_core::domain::account::Drift;
 use tacho_core::domain::call::{Call, Cost, Tokens, UnknownUsage, Usage};
 use tacho_core::domain::money::NanoUsd;
@@ -167,6 +167,13 @@ impl Instance {
         if is_away {
             ingest.bodies_refused.with_label_values(&["grpc", "overloaded"]).inc();
         }
+        // The sink is away from four to five, and then catches up.
+        let sink_is_away = hour == 4;
+        let behind = if sink_is_away { f64::from(u32::try_from(now % 3_600).unwrap()) } else { 0.0 };
+        self.metrics.export_lag(vec![ExportLag { sink: "elasticsearch", seconds: behind }]);
+        self.metrics.feed_horizon_age.set(f64::from(u32::try_from(now % 5).unwrap()));
+        let result = if sink_is_away { "failed" } else { "written" };
+        self.metrics.export_documents.with_label_values(&["elasticsearch", result]).inc_by(busy);
         for _ in 0..busy {
             journal.fsync.observe(f64::from(self.random.random_range(1u32..40)) / 10_000.0);
         }
