@@ -59,7 +59,7 @@ impl From<FeedError> for Problem {
         match error {
             FeedError::Persist(error) => Self::Database(error),
             FeedError::Epoch { cursor, database } => Self::Epoch { cursor, database },
-            FeedError::Foreign => Self::Malformed {
+            FeedError::Foreign(_) => Self::Malformed {
                 name: "after",
                 wanted: "a cursor of this feed",
                 value: "a cursor of another".to_owned(),

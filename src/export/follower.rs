@@ -107,13 +107,13 @@ impl Follower {
 
     /// Until told to stop, or until another instance has the lease.
     async fn deliver(&self, began: ExportCursor) -> Ended {
-        let ExportCursor { mut cursor, since, updated_at, .. } = began;
+        let ExportCursor { mut cursor, since, .. } = began;
         let mut delivery = Delivery::new(self.export.sink.clone(), self.export.meters.clone());
         let (mut beat, mut look) = (tokio::time::interval(BEAT), Instant::now());
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if delivery.has_room() && !delivery.is_held() && Instant::now() >= look {
-                match self.read(&mut cursor, since, updated_at, &mut delivery).await {
+                match self.read(&mut cursor, since, &mut delivery).await {
                     Ok(is_last) => look = Instant::now() + if is_last { LOOK } else { Duration::ZERO },
                     Err(hold) => delivery.hold(&hold),
                 }
@@ -138,12 +138,11 @@ impl Follower {
         &self,
         cursor: &mut Cursor,
         since: Option<Timestamp>,
-        updated_at: Timestamp,
         delivery: &mut Delivery<Cursor>,
     ) -> Result<bool, Hold> {
         match self.page(cursor, since, delivery).await {
             Err(Unread::Feed(FeedError::Epoch { database, .. })) => {
-                *cursor = self.rewind(database, updated_at).await.map_err(|error| away(&error))?;
+                *cursor = self.rewind(database).await.map_err(|error| away(&error))?;
                 Ok(false)
             }
             Err(Unread::Feed(error)) => Err(away(&error)),
@@ -176,10 +175,12 @@ impl Follower {
         Ok(is_last)
     }
 
-    /// The database is another than the cursor was made in: from a time before that on it is read again.
-    async fn rewind(&self, epoch: i64, updated_at: Timestamp) -> Result<Cursor, PersistError> {
+    /// The database is another than the cursor was made in. When this one's own cursor moved last tells how old it is: what started a
+    /// while before that or later is read again.
+    async fn rewind(&self, epoch: i64) -> Result<Cursor, PersistError> {
         let Export { store, sink, .. } = &self.export;
-        let since = updated_at.minus(BEFORE_RESTORE);
+        let moved = store.export_cursor(sink.name(), self.stream).await?.map(|cursor| cursor.updated_at);
+        let since = moved.unwrap_or_default().minus(BEFORE_RESTORE);
         let cursor = store.feed_since(since).await?;
         tracing::warn!(
             sink = sink.name(), stream = %self.stream, epoch, %since,

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::feed::Cursor;
+use super::PersistError;
+use super::cursor::{Cursor, FeedKey};
 use super::store::Store;
 use super::value::{Row, Value};
-use super::{FeedKey, PersistError};
 use tacho_core::domain::time::Timestamp;
 
 /// What a sink is told of: records, or refusals and thresholds.
@@ -46,7 +46,7 @@ pub struct ExportDeadLetter {
     pub created_at: Timestamp,
 }
 
-/// Another instance serves the sink now.
+/// Another instance serves the sink now, or the database is another.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LeaseLost;
 
@@ -108,7 +108,8 @@ impl Store {
         self.write(sql, &values).await.map(drop)
     }
 
-    /// Moves the cursor behind what is done, together with what of it was set aside. Only for the instance that has the lease.
+    /// Moves the cursor behind what is done, together with what of it was set aside. Only for the instance that has the lease, and only
+    /// in the epoch of the cursor: a database that was restored meanwhile keeps the cursor that it had.
     pub async fn acknowledge_export(
         &self,
         sink: &str,
@@ -117,12 +118,16 @@ impl Store {
         dead: &[ExportDeadLetter],
         now: Timestamp,
     ) -> Result<Result<(), LeaseLost>, PersistError> {
-        let sql = "UPDATE export_cursors SET position = $4, updated_at = $5, beat = beat + 1 \
-                   WHERE sink = $1 AND stream = $2 AND holder = $3 RETURNING beat";
+        let mut tx = self.writing().await?;
+        let sql = format!(
+            "UPDATE export_cursors SET position = $4, updated_at = $5, beat = beat + 1 WHERE sink = $1 AND stream = $2 \
+             AND holder = $3 AND EXISTS (SELECT 1 FROM feed WHERE epoch = $6{}) RETURNING beat",
+            tx.same_cluster(self.own())
+        );
         let mut values = name(sink, stream);
         values.extend([Value::text(&self.own().instance), Value::Text(cursor.to_string()), Value::time(now)]);
-        let mut tx = self.writing().await?;
-        let held = lease(&tx.fetch(sql, &values).await?);
+        values.push(Value::Int(cursor.epoch()));
+        let held = lease(&tx.fetch(&sql, &values).await?);
         if held.is_ok() {
             for letter in dead {
                 tx.fetch(PUT_LETTER, &letter_values(letter)).await?;

@@ -1,38 +1,18 @@
 //! The feed: all records in their last state, in the order of the transactions that changed them. A position that can be read is
 //! final: nothing that is committed later lies before it.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::PersistError;
+use super::cursor::{Cursor, FeedKey, NotACursor};
 use super::exports::{ExportCursor, Stream};
 use super::query::{CallRow, RecordRow, call_row, record_row};
 use super::rows::{self, Values};
 use super::store::{Own, Store, Tx};
 use super::value::Value;
 use tacho_core::domain::call::Key;
-use tacho_core::domain::ids::{SpanId, TraceId};
 use tacho_core::domain::time::Timestamp;
 
 /// Most calls in one page, so that what is held in memory has a bound.
 const MAX_CALLS: i64 = 20_000;
-
-/// How far a follower has come. Its text is opaque to others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    epoch: i64,
-    position: i64,
-    /// The last row that was seen of those at this position; `None`: all were.
-    row: Option<FeedKey>,
-}
-
-/// Names a row among those of one transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FeedKey {
-    Record(Key),
-    /// The id of a row of limit_events.
-    Event(i64),
-}
 
 /// A record in its last state.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,8 +50,8 @@ pub enum FeedError {
     /// The database was restored or lost commits since: the follower must read again from a time before that.
     #[error("the cursor is of epoch {cursor} of the database, which is in epoch {database} now")]
     Epoch { cursor: i64, database: i64 },
-    #[error("the cursor is none of this feed")]
-    Foreign,
+    #[error(transparent)]
+    Foreign(#[from] NotACursor),
 }
 
 /// What can be read now.
@@ -180,27 +160,6 @@ impl Store {
     }
 }
 
-impl FeedKey {
-    /// The key, if it is of a record.
-    pub fn record(&self) -> Option<Key> {
-        match self {
-            Self::Record(key) => Some(*key),
-            Self::Event(_) => None,
-        }
-    }
-}
-
-impl Cursor {
-    /// Behind this change.
-    pub fn behind(epoch: i64, change_seq: i64, row: FeedKey) -> Self {
-        Self { epoch, position: change_seq, row: Some(row) }
-    }
-
-    pub fn epoch(&self) -> i64 {
-        self.epoch
-    }
-}
-
 impl Horizon {
     pub(super) fn page<T>(&self, rows: Vec<T>, last: Option<(i64, FeedKey)>, is_last: bool) -> FeedPage<T> {
         let (position, row) = match last {
@@ -231,7 +190,7 @@ impl Range {
             return Err(FeedError::Epoch { cursor: after.epoch, database: horizon.epoch });
         }
         if after.row.is_some_and(|row| !is_of_feed(row)) {
-            return Err(FeedError::Foreign);
+            return Err(NotACursor.into());
         }
         Ok(Self { after: after.position, row: after.row, until })
     }
@@ -355,8 +314,8 @@ async fn read_horizon(tx: &mut Tx, own: &Own) -> Result<Option<Horizon>, Persist
         // Transactions from the snapshot's xmin on may be open; before xmax all ids are given out.
         Tx::Postgres(_) => format!(
             "SELECT epoch, position + pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1, \
-             position + pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1 FROM feed WHERE cluster = {}",
-            own.cluster
+             position + pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1 FROM feed WHERE TRUE{}",
+            tx.same_cluster(own)
         ),
     };
     let found = tx.fetch(&sql, &[]).await?;
@@ -365,13 +324,21 @@ async fn read_horizon(tx: &mut Tx, own: &Own) -> Result<Option<Horizon>, Persist
 }
 
 impl Tx {
+    /// The condition on `feed` by which the database is in the cluster, and the life of it, where it was last written.
+    pub(super) fn same_cluster(&self, own: &Own) -> String {
+        match self {
+            Self::Sqlite(_) => String::new(),
+            Self::Postgres(_) => format!(" AND cluster = {}", own.cluster),
+        }
+    }
+
     /// The position of this transaction in the feed, the same for all that it changes.
     pub(super) async fn change_seq(&mut self, own: &Own) -> Result<i64, PersistError> {
         let sql = match self {
             Self::Sqlite(_) => "UPDATE feed SET position = position + 1 RETURNING position".to_owned(),
             Self::Postgres(_) => format!(
-                "SELECT position + pg_current_xact_id()::text::bigint FROM feed WHERE cluster = {}",
-                own.cluster
+                "SELECT position + pg_current_xact_id()::text::bigint FROM feed WHERE TRUE{}",
+                self.same_cluster(own)
             ),
         };
         let found = self.fetch(&sql, &[]).await?;
@@ -400,81 +367,5 @@ impl Tx {
             tracing::warn!(epoch, "database was restored or has failed over: who follows the records must read again");
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.position)?;
-        self.row.map_or(Ok(()), |row| write!(f, "-{row}"))
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = FeedError;
-
-    fn from_str(text: &str) -> Result<Self, FeedError> {
-        let mut parts = text.splitn(3, '-');
-        let mut number = || parts.next()?.parse::<i64>().ok().filter(|number| *number >= 0);
-        let (epoch, position) = number().zip(number()).ok_or(FeedError::Foreign)?;
-        let row = parts.next().map(str::parse).transpose()?;
-        Ok(Self { epoch, position, row })
-    }
-}
-
-impl fmt::Display for FeedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Record(key) => write!(f, "r{}-{}-{}", key.started_at.to_micros(), key.trace_id, key.span_id),
-            Self::Event(id) => write!(f, "e{id}"),
-        }
-    }
-}
-
-impl FromStr for FeedKey {
-    type Err = FeedError;
-
-    fn from_str(text: &str) -> Result<Self, FeedError> {
-        key_of(text).ok_or(FeedError::Foreign)
-    }
-}
-
-fn key_of(text: &str) -> Option<FeedKey> {
-    match text.split_at_checked(1)? {
-        ("e", id) => Some(FeedKey::Event(id.parse().ok()?)),
-        ("r", key) => {
-            let mut parts = key.splitn(3, '-');
-            Some(FeedKey::Record(Key {
-                started_at: Timestamp::from_micros(parts.next()?.parse().ok()?)?,
-                trace_id: TraceId::parse(parts.next()?)?,
-                span_id: SpanId::parse(parts.next()?)?,
-            }))
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_what_its_text_says() {
-        let key = Key {
-            started_at: Timestamp::from_micros(1_779_273_600_123_456).unwrap(),
-            trace_id: TraceId::parse("0123456789abcdef0123456789abcdef").unwrap(),
-            span_id: SpanId::parse("0123456789abcdef").unwrap(),
-        };
-        for row in [None, Some(FeedKey::Record(key)), Some(FeedKey::Event(7))] {
-            let cursor = Cursor { epoch: 3, position: 99, row };
-            assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
-        }
-    }
-
-    #[test]
-    fn what_is_no_cursor_is_refused() {
-        for text in ["", "1", "a-1", "1-2-x", "1-2-r3", "1-2-e1-1", "-1-2", "1-2-é", "1-99999999999999999999"] {
-            assert!(text.parse::<Cursor>().is_err(), "{text}");
-        }
     }
 }

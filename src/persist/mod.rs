@@ -4,6 +4,7 @@
 mod account_query;
 mod accounts;
 mod counters;
+mod cursor;
 mod exports;
 mod extracts;
 mod feed;
@@ -34,8 +35,9 @@ use tacho_core::domain::trace::{Trace, Waits};
 
 pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
 pub use counters::CounterRow;
+pub use cursor::{Cursor, FeedKey, NotACursor};
 pub use exports::{ExportCursor, ExportDeadLetter, LeaseLost, Stream};
-pub use feed::{Cursor, FeedError, FeedKey, FeedPage, Horizon, RecordChange, RecordState};
+pub use feed::{FeedError, FeedPage, Horizon, RecordChange, RecordState};
 pub use query::{CallRow, Group, Page, RecordFilter, RecordRow, SummaryRow};
 pub use rebuild::{Mended, Rebuild};
 pub use refill::Span;

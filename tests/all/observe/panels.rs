@@ -20,9 +20,7 @@ pub struct Target {
 }
 
 /// Queries that are right to show nothing on this day, and why.
-const EMPTY: [(&str, &str, &str); 1] = [
-    ("Spend an hour, and a week before", "B", "a day has no week before"),
-];
+const EMPTY: [(&str, &str, &str); 1] = [("Spend an hour, and a week before", "B", "a day has no week before")];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
