@@ -2,6 +2,7 @@
 
 mod alertmanager;
 mod compose;
+mod elasticsearch;
 mod listeners;
 mod muted;
 pub mod receivers;
