@@ -54,7 +54,8 @@ pub(super) async fn set_up(client: &Client, config: &ElasticsearchConfig) -> Res
         Err(NotInstalled::Refused { .. }) => {
             let monthly = parse("monthly limits index template", LIMITS_MONTHLY)?;
             let monthly = fitted(monthly, &format!("{limits}-*"), &of_limits);
-            put(client, &mut installed, "index template", limits, monthly).await?;
+            let name = format!("{limits}-monthly");
+            put(client, &mut installed, "index template", &name, monthly).await?;
             installed.remarks.push(format!("this server knows no data streams: limit events go to {limits}-YYYY.MM"));
         }
         other => other?,
