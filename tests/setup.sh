@@ -3,7 +3,7 @@
 # when all is there. It starts no service.
 #
 #   tests/setup.sh                     everything
-#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, preview
+#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, preview
 #
 # Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -52,17 +52,21 @@ forbid_services() {
     as_root chmod 755 "$policy"
 }
 
+# install PACKAGE…
+install() {
+    have apt-get || die "please install what Debian calls: $*"
+    [ "$(id -u)" -eq 0 ] || have sudo || die "please run as root: apt-get install --no-install-recommends $*"
+    say "installing $*"
+    forbid_services
+    quietly as_root apt-get update -qq
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
 programs() {
     local packages unit
     mapfile -t packages < <(missing_packages)
     if [ "${#packages[@]}" -gt 0 ]; then
-        have apt-get || die "please install what Debian calls: ${packages[*]}"
-        [ "$(id -u)" -eq 0 ] || have sudo || die "please run as root: apt-get install --no-install-recommends ${packages[*]}"
-        say "installing ${packages[*]}"
-        forbid_services
-        quietly as_root apt-get update -qq
-        quietly as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends "${packages[@]}"
+        install "${packages[@]}"
         # We want the programs; a service should not come up with the next boot because somebody ran the tests.
         if [ -d /run/systemd/system ]; then
             for unit in "${packages[@]}"; do as_root systemctl disable --quiet "$unit" 2>/dev/null || true; done
@@ -109,6 +113,53 @@ node_client() {
     cp "$source"/*.mjs "$folder/"
 }
 
+# --- Elasticsearch and OpenSearch, as what Maven keeps of them, and the Java that runs them ---
+
+# Where Java is that is new enough for OpenSearch 3. The older servers run on it as well, so all of them get the same one.
+new_java() {
+    local java version
+    for java in "${JAVA_HOME:-}/bin/java" /usr/lib/jvm/*/bin/java "$(command -v java || true)"; do
+        [ -x "$java" ] || continue
+        version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p') || continue
+        if [ "${version:-0}" -ge 21 ]; then readlink -f "$java"; return; fi
+    done
+}
+
+install_java() {
+    local package
+    # A machine may have no lists of packages yet.
+    if ! have apt-get || ! quietly as_root apt-get update -qq; then return; fi
+    for package in openjdk-21-jre-headless openjdk-25-jre-headless; do
+        # Without a candidate, apt has heard of the name only.
+        if apt-cache policy "$package" | grep 'Candidate:' | grep -qv '(none)'; then
+            install "$package"
+            return
+        fi
+    done
+}
+
+search_servers() {
+    local folder java key pom missing=()
+    have mvn || missing+=(maven)
+    have java || missing+=(default-jre-headless) # Maven itself runs on any
+    if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
+    java=$(new_java)
+    if [ -z "$java" ]; then install_java; java=$(new_java); fi
+    [ -n "$java" ] || die "OpenSearch 3 needs Java 21 or newer, and apt knows none: install one below /usr/lib/jvm, or set JAVA_HOME"
+    mkdir -p "$cache/search"
+    printf '%s\n' "$java" >"$cache/search/java"
+    for pom in "$root"/tests/search/*/pom.xml; do
+        folder=$cache/search/$(basename "$(dirname "$pom")")
+        key=$(sha256sum <"$pom")
+        if fresh "$folder" "$key"; then continue; fi
+        say "making $folder"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        quietly mvn -q -B -f "$pom" dependency:copy-dependencies -DoutputDirectory="$folder/lib"
+        stamp "$folder" "$key"
+    done
+}
+
 # --- what draws the dashboards, for people; no test needs it ---
 
 preview() { python_environment preview-venv "$root/dashboards/requirements.txt"; }
@@ -124,14 +175,15 @@ mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 flock 9 # two runs at once would write into the same folders
 
-[ "$#" -gt 0 ] || set -- programs venv node cargo
+[ "$#" -gt 0 ] || set -- programs venv node cargo search
 for part in "$@"; do
     case $part in
         programs) programs ;;
         venv) venv ;;
         node) node_client ;;
         cargo) cargo_tools ;;
+        search) search_servers ;;
         preview) preview ;;
-        *) die "no such part: $part (programs, venv, node, cargo, preview)" ;;
+        *) die "no such part: $part (programs, venv, node, cargo, search, preview)" ;;
     esac
 done

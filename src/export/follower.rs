@@ -9,6 +9,7 @@ use super::delivery::{Delivery, SetAside};
 use super::pace::Hold;
 use super::{Export, Start};
 use crate::persist::{Cursor, ExportCursor, ExportDeadLetter, FeedError, LeaseLost, PersistError, Stream};
+use crate::telemetry::chain;
 use tacho_core::domain::time::Timestamp;
 
 /// How often the feed is asked where nothing was new, and the lease is looked at by who waits for it.
@@ -59,7 +60,8 @@ impl Follower {
                     seen = None;
                 }
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "cursor of the sink cannot be read"),
+                Err(error) if error.passes() => tracing::debug!(%error, "cursor of the sink cannot be read"),
+                Err(error) => tracing::error!(error = chain(&error), "cursor of the sink cannot be read"),
             }
             self.pause(LOOK).await;
         }
@@ -236,5 +238,5 @@ pub(super) fn letters(sink: &str, stream: Stream, aside: Vec<SetAside>, now: Tim
 }
 
 fn away(error: &dyn std::error::Error) -> Hold {
-    Hold::Away(format!("the feed cannot be read: {}", crate::telemetry::chain(error)))
+    Hold::Away(format!("the feed cannot be read: {}", chain(error)))
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::PersistError;
 use super::cursor::{Cursor, FeedKey};
 use super::store::Store;
-use super::value::{Row, Value};
+use super::value::{Kind, Row, Value};
 use tacho_core::domain::time::Timestamp;
 
 /// What a sink is told of: records, or refusals and thresholds.
@@ -74,11 +74,15 @@ impl Store {
         since: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), PersistError> {
-        let sql = "INSERT INTO export_cursors (sink, stream, position, since, holder, beat, updated_at) \
-                   VALUES ($1, $2, $3, $4, NULL, 0, $5) ON CONFLICT (sink, stream) DO NOTHING";
+        const KINDS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text, Kind::Time, Kind::Int, Kind::Time];
+        let sql = "INSERT INTO export_cursors (sink, stream, position, since, beat, updated_at) {rows} \
+                   ON CONFLICT (sink, stream) DO NOTHING";
         let mut values = name(sink, stream);
-        values.extend([Value::Text(cursor.to_string()), since.map_or(Value::Null, Value::time), Value::time(now)]);
-        self.write(sql, &values).await.map(drop)
+        let since = since.map_or(Value::Null, Value::time);
+        values.extend([Value::Text(cursor.to_string()), since, Value::Int(0), Value::time(now)]);
+        let mut tx = self.writing().await?;
+        tx.bulk(sql, KINDS, vec![values]).await?;
+        tx.commit().await
     }
 
     /// Takes the lease of a sink whose beat is still this one: whoever held it has not raised it since it was read.

@@ -17,5 +17,6 @@ mod drill;
 mod e2e;
 mod ingest;
 mod observe;
+mod search;
 mod support;
 mod tidy;

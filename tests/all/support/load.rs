@@ -79,7 +79,8 @@ impl Shape {
             text("user.id", user),
             count("http.response.status_code", 200),
         ];
-        self.span(trace, id, vec![], 2, "POST /agents/{agent_id}/invoke", attributes)
+        let name = "POST /agents/{agent_id}/invoke";
+        Span { start_time_unix_nano: self.began, ..self.span(trace, id, vec![], 2, name, attributes) }
     }
 
     fn call_span(&self, trace: [u8; 16], id: [u8; 8], parent: [u8; 8], input: u64, output: u64) -> Span {
@@ -112,7 +113,8 @@ impl Shape {
             parent_span_id,
             kind,
             name: name.into(),
-            start_time_unix_nano: self.began,
+            // A call begins a while after its request.
+            start_time_unix_nano: self.began + 1_000_000,
             end_time_unix_nano: self.began + 800_000_000,
             attributes,
             ..Span::default()

@@ -9,5 +9,7 @@ pub mod load;
 pub mod postgres;
 pub mod prometheus;
 pub mod redis;
+pub mod search;
+pub mod search_proxy;
 pub mod tacho_process;
 pub mod usage;

@@ -1,0 +1,4 @@
+//! Elasticsearch and OpenSearch: the real servers that tests start, and the fake that holds a client to what they demand.
+
+mod drill;
+mod servers;
