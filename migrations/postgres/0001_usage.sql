@@ -20,6 +20,7 @@ CREATE TABLE usage_records (
     service TEXT,
     instance TEXT,
     agent_id TEXT,
+    session_id TEXT,
     llm_calls BIGINT NOT NULL,
     llm_errors BIGINT NOT NULL,
     input_tokens BIGINT NOT NULL,

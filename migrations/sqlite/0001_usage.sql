@@ -20,6 +20,7 @@ CREATE TABLE usage_records (
     service TEXT,
     instance TEXT,
     agent_id TEXT,
+    session_id TEXT,
     llm_calls INTEGER NOT NULL,
     llm_errors INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL,

@@ -50,6 +50,7 @@ pub struct RecordRow {
     pub service: Option<String>,
     pub instance: Option<String>,
     pub agent_id: Option<String>,
+    pub session_id: Option<String>,
     pub llm_calls: i64,
     pub llm_errors: i64,
     pub input_tokens: i64,
@@ -70,12 +71,12 @@ pub struct RecordRow {
 }
 
 pub(super) const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
-    response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, llm_calls, llm_errors, \
-    input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
+    response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, session_id, llm_calls, \
+    llm_errors, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
     unknown_usage_calls, unpriced_calls, model, plan, free_request, revision, change_seq, updated_at";
 
 /// Where it stands in `COLUMNS`.
-pub(super) const UPDATED_AT: usize = 31;
+pub(super) const UPDATED_AT: usize = 32;
 
 /// A row of llm_calls as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -284,7 +285,7 @@ impl Conditions {
 
 pub(super) fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
     let time = |column| row.time(column).map(|time| time.to_string());
-    let cost_nanousd = row.maybe_int(23)?;
+    let cost_nanousd = row.maybe_int(24)?;
     Ok(RecordRow {
         id: row.int(0)?,
         started_at: time(1)?,
@@ -303,22 +304,23 @@ pub(super) fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
         service: row.maybe_text(13)?,
         instance: row.maybe_text(14)?,
         agent_id: row.maybe_text(15)?,
-        llm_calls: row.int(16)?,
-        llm_errors: row.int(17)?,
-        input_tokens: row.int(18)?,
-        output_tokens: row.int(19)?,
-        cached_input_tokens: row.int(20)?,
-        cache_write_tokens: row.int(21)?,
-        reasoning_tokens: row.int(22)?,
+        session_id: row.maybe_text(16)?,
+        llm_calls: row.int(17)?,
+        llm_errors: row.int(18)?,
+        input_tokens: row.int(19)?,
+        output_tokens: row.int(20)?,
+        cached_input_tokens: row.int(21)?,
+        cache_write_tokens: row.int(22)?,
+        reasoning_tokens: row.int(23)?,
         cost_nanousd,
-        unknown_usage_calls: row.int(24)?,
-        unpriced_calls: row.int(25)?,
-        model: row.maybe_text(26)?,
-        plan: row.text(27)?,
-        free_request: row.flag(28)?,
-        revision: row.int(29)?,
-        change_seq: row.int(30)?,
-        updated_at: time(31)?,
+        unknown_usage_calls: row.int(25)?,
+        unpriced_calls: row.int(26)?,
+        model: row.maybe_text(27)?,
+        plan: row.text(28)?,
+        free_request: row.flag(29)?,
+        revision: row.int(30)?,
+        change_seq: row.int(31)?,
+        updated_at: time(32)?,
     })
 }
 

@@ -22,13 +22,13 @@ pub(super) const CALL_KEY: &str = "record_started_at, trace_id, record_span_id, 
 pub(super) const CALL_KEY_KINDS: &[Kind] = &[Time, Text, Text, Text];
 
 pub(super) const RECORD_COLUMNS: &str = "started_at, trace_id, span_id, tenant, user_id, endpoint, method, status_code, \
-    response_time_ms, total_tokens, error_message, service, instance, agent_id, llm_calls, llm_errors, input_tokens, \
-    output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, unknown_usage_calls, \
-    unpriced_calls, model, plan, free_request";
+    response_time_ms, total_tokens, error_message, service, instance, agent_id, session_id, llm_calls, llm_errors, \
+    input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
+    unknown_usage_calls, unpriced_calls, model, plan, free_request";
 /// Those of `RECORD_COLUMNS` and then revision, change_seq, created_at, updated_at.
 pub(super) const RECORD_KINDS: &[Kind] = &[
-    Time, Text, Text, Text, Text, Text, Text, Int, Real, Int, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int,
-    Int, Int, Int, Int, Text, Text, Flag, Int, Int, Time, Time,
+    Time, Text, Text, Text, Text, Text, Text, Int, Real, Int, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int,
+    Int, Int, Int, Int, Int, Text, Text, Flag, Int, Int, Time, Time,
 ];
 
 pub(super) const CALL_COLUMNS: &str = "record_started_at, trace_id, record_span_id, span_id, started_at, request_span_id, \
@@ -58,6 +58,7 @@ pub(super) fn of_record(record: &Record, mark: &Mark) -> Values {
         Value::optional(record.service.as_deref()),
         Value::optional(record.instance.as_deref()),
         Value::optional(record.agent.as_deref()),
+        Value::optional(record.session.as_deref()),
         Value::count(totals.calls),
         Value::count(totals.failed_calls),
     ]);
@@ -122,21 +123,22 @@ pub(super) fn to_record(row: &Row) -> Result<Record, sqlx::Error> {
         service: boxed(11)?,
         instance: boxed(12)?,
         agent: boxed(13)?,
+        session: boxed(14)?,
         totals: Totals {
-            calls: row.count(14)?,
-            failed_calls: row.count(15)?,
-            tokens: to_tokens(row, 16)?,
-            cost: row.maybe_int(21)?.map(NanoUsd),
-            unknown_usage_calls: row.count(22)?,
-            unpriced_calls: row.count(23)?,
-            model: boxed(24)?,
+            calls: row.count(15)?,
+            failed_calls: row.count(16)?,
+            tokens: to_tokens(row, 17)?,
+            cost: row.maybe_int(22)?.map(NanoUsd),
+            unknown_usage_calls: row.count(23)?,
+            unpriced_calls: row.count(24)?,
+            model: boxed(25)?,
         },
     })
 }
 
 /// The rest of a row of `RECORD_COLUMNS`.
 pub(super) fn to_mark(row: &Row) -> Result<Mark, sqlx::Error> {
-    Ok(Mark { plan: row.text(25)?.into(), free: row.flag(26)? })
+    Ok(Mark { plan: row.text(26)?.into(), free: row.flag(27)? })
 }
 
 /// A row of `CALL_COLUMNS`, with the key of the record it is of. What the instrumentation reckoned is not kept.

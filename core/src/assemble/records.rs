@@ -91,6 +91,7 @@ impl<'t> About<'t> {
             service: node.origin.service.clone(),
             instance: node.origin.instance.clone(),
             agent: self.of_own_user(owner, user.as_deref(), Field::Agent).or_else(in_path),
+            session: session(|field| self.of_own_user(owner, user.as_deref(), field)),
             user,
             method: Some(method.into()),
             status,
@@ -124,6 +125,7 @@ impl<'t> About<'t> {
             service: earliest.origin.service.clone(),
             instance: earliest.origin.instance.clone(),
             agent: self.of_own_user(owner, user.as_deref(), Field::Agent),
+            session: session(|field| self.of_own_user(owner, user.as_deref(), field)),
             user,
             endpoint: None,
             method: None,
@@ -155,6 +157,7 @@ impl<'t> About<'t> {
             service: node.origin.service.clone(),
             instance: node.origin.instance.clone(),
             agent: self.of_user(owner, user, Field::Agent).or_else(|| whole.agent.clone()),
+            session: session(|field| self.of_user(owner, user, field)).or_else(|| whole.session.clone()),
             user: Some(user.into()),
             endpoint: whole.endpoint.clone(),
             method: whole.method.as_ref().map(|_| node.span.kind.label().into()),
@@ -226,6 +229,11 @@ impl<'t> About<'t> {
         };
         own.into_iter().chain(self.members.get(&owner).into_iter().flatten().copied())
     }
+}
+
+/// A session that any span names goes before every conversation, as frameworks make up conversations by themselves.
+fn session(said: impl Fn(Field) -> Option<Box<str>>) -> Option<Box<str>> {
+    said(Field::Session).or_else(|| said(Field::Conversation))
 }
 
 fn reported_cost(node: &Node<'_>) -> Option<NanoUsd> {

@@ -61,6 +61,8 @@ const SPAN_KEYS: &[Row] = &[
     (Field::User, Unit::Name, USER_KEYS),
     (Field::Tenant, Unit::Name, TENANT_KEYS),
     (Field::Agent, Unit::Name, AGENT_KEYS),
+    (Field::Session, Unit::Name, SESSION_KEYS),
+    (Field::Conversation, Unit::Name, &["gen_ai.conversation.id"]),
     (
         Field::ModelOperation,
         Unit::Operation,
@@ -183,6 +185,18 @@ const TENANT_KEYS: &[&str] =
     &["tenant.id", "traceloop.association.properties.tenant_id", "ai.telemetry.metadata.tenantId"];
 
 const AGENT_KEYS: &[&str] = &["gen_ai.agent.id"];
+
+const SESSION_KEYS: &[&str] = &[
+    "session.id",
+    "langfuse.session.id",
+    "traceloop.association.properties.session_id",
+    "ai.telemetry.metadata.sessionId",
+    "ai.telemetry.metadata.session_id",
+    "ai.settings.context.sessionId",
+    "ai.settings.context.session_id",
+    "langsmith.metadata.session_id",
+    "ag_ui.thread_id",
+];
 
 /// Operations that call a model, by the names the dialects give them in lower case. Whatever is not here (agents, chains,
 /// tools, workflows) calls no model itself.

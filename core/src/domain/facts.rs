@@ -44,11 +44,14 @@ pub enum Field {
     ErrorType,
     /// Text: only where the operator asked for error messages.
     ErrorMessage,
+    Session,
+    /// Text: what stands for a session where none is named; some frameworks make a new one for each run.
+    Conversation,
 }
 
 impl Field {
     /// How many fields there are.
-    pub const COUNT: usize = Self::ErrorMessage as usize + 1;
+    pub const COUNT: usize = Self::Conversation as usize + 1;
 
     /// All fields in their order.
     pub const ALL: [Self; Self::COUNT] = [
@@ -78,6 +81,8 @@ impl Field {
         Self::TimeToFirstToken,
         Self::ErrorType,
         Self::ErrorMessage,
+        Self::Session,
+        Self::Conversation,
     ];
 }
 

@@ -27,6 +27,8 @@ pub struct Record {
     pub instance: Option<Box<str>>,
     pub user: Option<Box<str>>,
     pub agent: Option<Box<str>>,
+    /// What the request is part of, for whoever asked: a chat, a visit.
+    pub session: Option<Box<str>>,
     /// Route template; `None` for calls whose request never came.
     pub endpoint: Option<Box<str>>,
     /// HTTP method, else the kind of the request's span; `None` for calls whose request never came.

@@ -2,8 +2,10 @@
 //! of arrival and with any repetition.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use expect_test::expect;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -128,6 +130,47 @@ fn every_request_of_every_capture_is_what_its_spans_show() {
         faults.extend(outside(&name, &truth, &requests));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The bots of the captures named a session in some of their requests, by various means; what survives of it on the spans is shown.
+/// The others came by the baggage of the caller, or are conversations that a framework made up.
+#[test]
+fn a_session_that_survives_is_shown() {
+    let mut text = String::new();
+    for capture in captures() {
+        let truth: Value = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
+        let requests = resolve(bodies(&capture));
+        let (mut shown, mut others) = (Vec::new(), 0);
+        for expectation in truth["requests"].as_array().unwrap() {
+            let span_id = expectation["observable"]["server_span_id"].as_str();
+            let request = requests.iter().find(|request| Some(&*request.record.key.span_id.to_string()) == span_id);
+            match request.and_then(|request| request.record.session.as_deref()) {
+                Some(session) if Some(session) == expectation["session_id"].as_str() => {
+                    shown.push(format!("{session} ({})", expectation["user_via"].as_str().unwrap()));
+                }
+                Some(_) => others += 1,
+                None => {}
+            }
+        }
+        let name = capture.file_name().unwrap().to_string_lossy().into_owned();
+        writeln!(text, "{name}: {}; others {others}", shown.join(", ")).unwrap();
+    }
+    expect![[r#"
+        openinference-openai-agents: sess-1 (enduser.id), sess-2 (user.id), sess-7 (oinf-using); others 0
+        openinference-openai-anthropic: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-7 (oinf-using); others 0
+        openlit: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
+        openllmetry-langchain: sess-1 (enduser.id), sess-2 (user.id), sess-7 (langchain-metadata); others 0
+        openllmetry-openai-anthropic: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
+        otel-genai-openai-anthropic: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
+        otel-openai-v2-default: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
+        otel-openai-v2-genai-latest-httpx: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-6 (baggage-code); others 1
+        otel-openai-v2-grpc: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
+        pydantic-ai: sess-1 (enduser.id), sess-2 (user.id); others 20
+        pydantic-ai-v2format: sess-1 (enduser.id), sess-2 (user.id); others 14
+        traceloop-sdk: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-7 (traceloop-assoc); others 0
+        vercel-ai-sdk-v4-express-json: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-6 (baggage-code); others 0
+        vercel-ai-sdk-v6-json: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-6 (baggage-code); others 0
+    "#]].assert_eq(&text);
 }
 
 /// Calls outside any request appear once.

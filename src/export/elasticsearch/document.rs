@@ -163,6 +163,8 @@ struct Amounts<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<&'a str>,
     plan: &'a str,
     free_request: bool,
@@ -233,6 +235,7 @@ fn amounts(record: &RecordRow) -> Amounts<'_> {
         tenant: &record.tenant,
         instance: record.instance.as_deref(),
         agent_id: record.agent_id.as_deref(),
+        session_id: record.session_id.as_deref(),
         endpoint: record.endpoint.as_deref(),
         plan: &record.plan,
         free_request: record.free_request,

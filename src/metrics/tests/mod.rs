@@ -54,6 +54,7 @@ fn request(number: u64, service: &str, endpoint: &str, user: Option<&str>, calls
         instance: None,
         user: user.map(Into::into),
         agent: None,
+        session: None,
         endpoint: Some(endpoint.into()),
         method: Some("POST".into()),
         status: Some(200),

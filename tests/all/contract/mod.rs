@@ -334,6 +334,7 @@ fn request_of(trace: u8, span: u8, user: Option<&str>, start: &str, tokens: &[u6
         instance: None,
         user: user.map(Into::into),
         agent: None,
+        session: None,
         endpoint: Some("/chat".into()),
         method: Some("POST".into()),
         status: Some(200),

@@ -25,6 +25,8 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
     let tokens = Tokens { input: 5, output: 4, cached_input: 3, cache_write: 2, reasoning: 1 };
     (whole.usage, whole.service_tier) = (Usage::Reported(tokens), Some("flex".into()));
     unattributed.record = Record {
+        agent: Some("support".into()),
+        session: Some("visit".into()),
         endpoint: None,
         method: None,
         status: None,
@@ -37,6 +39,7 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
     let row = &rows(store, 20).await[0];
     assert_eq!((row.unknown_usage_calls, row.unpriced_calls, row.llm_errors, row.llm_calls), (3, 1, 1, 5));
     assert_eq!((row.total_tokens, row.cost_nanousd, row.endpoint.as_deref()), (4 + 9, Some(5), None));
+    assert_eq!((row.agent_id.as_deref(), row.session_id.as_deref()), (Some("support"), Some("visit")));
 }
 
 /// Two users, two endpoints, two models; a call of unknown usage and one without a price.

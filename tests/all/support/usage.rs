@@ -26,6 +26,7 @@ impl Asked<'_> {
             instance: None,
             user: Some(self.user.into()),
             agent: None,
+            session: None,
             endpoint: Some(self.endpoint.into()),
             method: Some("POST".into()),
             status: Some(self.status),

@@ -190,7 +190,9 @@ fn show_request(text: &mut String, request: &Request) {
     let method = record.method.as_deref().unwrap_or("-");
     let endpoint = record.endpoint.as_deref().unwrap_or("-");
     write!(text, "{} {method} {endpoint} {status}", short(record.key.span_id)).unwrap();
-    for (name, value) in [("user", &record.user), ("agent", &record.agent), ("error", &record.error)] {
+    let names =
+        [("user", &record.user), ("agent", &record.agent), ("session", &record.session), ("error", &record.error)];
+    for (name, value) in names {
         if let Some(value) = value {
             write!(text, " {name}={value}").unwrap();
         }

@@ -32,6 +32,8 @@ fn sketch() -> impl Strategy<Value = Sketch> {
                 (Field::RequestModel, model),
                 (Field::User, user),
                 (Field::Tenant, user.filter(|_| odd == 0).map(|_| "acme")),
+                (Field::Session, model.filter(|_| odd == 2)),
+                (Field::Conversation, model.filter(|_| odd == 3)),
             ];
             let numbers = [
                 (Field::InputTokens, input.map(|count| count * 10)),

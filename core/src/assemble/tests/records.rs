@@ -69,6 +69,60 @@ fn the_agent_is_said_or_stands_in_the_path() {
     );
 }
 
+/// The request's own span first, then the others from the earliest on. A conversation, which frameworks make up, comes after every
+/// session, whatever span names it.
+#[test]
+fn the_session_is_the_first_that_is_named_and_a_conversation_stands_in_for_it() {
+    let run = span(2).under(1).at(100, 190).text(Field::Conversation, "run-1");
+    check(
+        [server(1), run.clone()],
+        expect![[r#"
+        #1 POST /chat 200 session=run-1
+    "#]],
+    );
+    let later = call(3).under(2).at(120, 130).text(Field::Session, "late");
+    let sooner = call(4).under(2).at(110, 180).text(Field::Session, "soon");
+    check(
+        [later.clone(), server(1), run.clone(), sooner.clone()],
+        expect![[r#"
+            #1 POST /chat 200 session=soon
+              #4 m in=10 out=5 [a]
+              #3 m in=10 out=5 [a]
+        "#]],
+    );
+    check(
+        [server(1).text(Field::Session, "visit"), sooner, run, later],
+        expect![[r#"
+            #1 POST /chat 200 session=visit
+              #4 m in=10 out=5 [a]
+              #3 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+/// Of another user's work: what its own spans say, else what the request says.
+#[test]
+fn another_users_record_has_its_own_session_or_the_requests() {
+    let ann = server(1).text(Field::User, "ann").text(Field::Session, "visit");
+    let bob = span(2).under(1).text(Field::User, "bob");
+    check(
+        [ann.clone(), bob.clone(), call(3).under(2)],
+        expect![[r#"
+        #1 POST /chat 200 user=ann session=visit
+        #2 INTERNAL /chat - user=bob session=visit
+          #3 m in=10 out=5 [a]
+    "#]],
+    );
+    check(
+        [ann, bob, call(3).under(2).text(Field::Session, "digest")],
+        expect![[r#"
+        #1 POST /chat 200 user=ann session=visit
+        #2 INTERNAL /chat - user=bob session=digest
+          #3 m in=10 out=5 [a]
+    "#]],
+    );
+}
+
 #[test]
 fn the_endpoint_comes_from_route_then_name_then_path() {
     let http = server(1).text(Field::Name, "POST /by/{name}").text(Field::HttpPath, "/by/path/4711");
