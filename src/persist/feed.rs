@@ -4,15 +4,13 @@
 use super::PersistError;
 use super::cursor::{Cursor, FeedKey, NotACursor};
 use super::exports::{ExportCursor, Stream};
-use super::query::{CallRow, RecordRow, call_row, record_row};
+use super::query::{CallRow, RecordRow};
 use super::rows::{self, Values};
+use super::states::{self, Order};
 use super::store::{Own, Store, Tx};
 use super::value::Value;
 use tacho_core::domain::call::Key;
 use tacho_core::domain::time::Timestamp;
-
-/// Most calls in one page, so that what is held in memory has a bound.
-const MAX_CALLS: i64 = 20_000;
 
 /// A record in its last state.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,13 +74,8 @@ impl Store {
         let mut tx = self.snapshot().await?;
         let horizon = self.horizon_in(&mut tx).await?;
         let range = Range::behind(after, &horizon, |row| matches!(row, FeedKey::Record(_)))?;
-        let mut found = live(&mut tx, &range, since, most).await?;
-        found.extend(gone(&mut tx, &range, since, most).await?);
-        found.sort_unstable_by_key(|change| (change.change_seq, change.key));
-        let take = most.min(within_bounds(&found));
-        let is_last = found.len() < most && found.len() <= take;
-        found.truncate(take);
-        add_calls(&mut tx, &mut found).await?;
+        let (condition, values) = range.condition(since);
+        let (found, is_last) = states::read(&mut tx, &condition, values, Order::Change, most).await?;
         tx.commit().await?;
         let last = found.last().map(|change| (change.change_seq, FeedKey::Record(change.key)));
         Ok(horizon.page(found, last, is_last))
@@ -121,7 +114,8 @@ impl Store {
             Stream::Limits => &[],
         };
         for (column, table) in tables {
-            let (sql, values) = range.statement(column, table, export.since, 1);
+            let (condition, values) = range.condition(export.since);
+            let sql = format!("SELECT {column} FROM {table} WHERE {condition} ORDER BY change_seq LIMIT 1");
             let found = self.fetch(&sql, &values).await?;
             let time = found.first().map(|row| row.time(0)).transpose()?;
             oldest = oldest.into_iter().chain(time).min();
@@ -195,116 +189,23 @@ impl Range {
         Ok(Self { after: after.position, row: after.row, until })
     }
 
-    /// The statement over one table, whose rows one transaction tells apart by `key`.
-    fn statement(&self, columns: &str, table: &str, since: Option<Timestamp>, most: usize) -> (String, Values) {
-        let key = rows::RECORD_KEY;
-        let mut values = vec![Value::Int(self.after), Value::Int(self.until), Value::Int(count(most))];
-        let from = match self.row {
+    /// The condition on records and tombstones.
+    fn condition(&self, since: Option<Timestamp>) -> (String, Values) {
+        let mut values = vec![Value::Int(self.after), Value::Int(self.until)];
+        let mut condition = match self.row {
             Some(FeedKey::Record(row)) => {
                 values.extend(rows::of_key(&row));
-                format!("change_seq >= $1 AND (change_seq > $1 OR ({key}) > ($4, $5, $6))")
+                let key = rows::RECORD_KEY;
+                format!("change_seq >= $1 AND (change_seq > $1 OR ({key}) > ($3, $4, $5)) AND change_seq <= $2")
             }
-            Some(FeedKey::Event(_)) | None => "change_seq > $1".to_owned(),
+            Some(FeedKey::Event(_)) | None => "change_seq > $1 AND change_seq <= $2".to_owned(),
         };
-        let mut since_clause = String::new();
         if let Some(since) = since {
             values.push(Value::time(since));
-            since_clause = format!(" AND started_at >= ${}", values.len());
+            condition += &format!(" AND started_at >= ${}", values.len());
         }
-        let sql = format!(
-            "SELECT {columns} FROM {table} WHERE {from} AND change_seq <= $2{since_clause} ORDER BY change_seq, {key} LIMIT $3"
-        );
-        (sql, values)
+        (condition, values)
     }
-}
-
-/// How many of these can be read together with their calls; at least one, whatever it has.
-pub(super) fn within_bounds(changes: &[RecordChange]) -> usize {
-    let mut calls = 0;
-    let fits = |change: &&RecordChange| {
-        if let RecordState::Live(record, _) = &change.state {
-            calls += record.llm_calls;
-        }
-        calls <= MAX_CALLS
-    };
-    changes.iter().take_while(fits).count().max(1)
-}
-
-pub(super) fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-async fn live(
-    tx: &mut Tx,
-    range: &Range,
-    since: Option<Timestamp>,
-    most: usize,
-) -> Result<Vec<RecordChange>, PersistError> {
-    let (sql, values) = range.statement(super::query::COLUMNS, "usage_records", since, most);
-    let found = tx.fetch(&sql, &values).await?;
-    Ok(found.iter().map(live_change).collect::<Result<_, _>>()?)
-}
-
-async fn gone(
-    tx: &mut Tx,
-    range: &Range,
-    since: Option<Timestamp>,
-    most: usize,
-) -> Result<Vec<RecordChange>, PersistError> {
-    let (sql, values) = range.statement(TOMBSTONE_COLUMNS, "record_tombstones", since, most);
-    let found = tx.fetch(&sql, &values).await?;
-    Ok(found.iter().map(gone_change).collect::<Result<_, _>>()?)
-}
-
-pub(super) const TOMBSTONE_COLUMNS: &str = "started_at, trace_id, span_id, revision, change_seq, gone_at";
-
-pub(super) fn live_change(row: &super::value::Row) -> Result<RecordChange, sqlx::Error> {
-    let record = record_row(row)?;
-    Ok(RecordChange {
-        key: rows::to_key_at(row, 1)?,
-        revision: record.revision,
-        change_seq: record.change_seq,
-        changed_at: row.time(super::query::UPDATED_AT)?,
-        state: RecordState::Live(Box::new(record), Vec::new()),
-    })
-}
-
-pub(super) fn gone_change(row: &super::value::Row) -> Result<RecordChange, sqlx::Error> {
-    Ok(RecordChange {
-        key: rows::to_key(row)?,
-        revision: row.int(3)?,
-        change_seq: row.int(4)?,
-        changed_at: row.time(5)?,
-        state: RecordState::Gone,
-    })
-}
-
-/// Each record its calls, in the order of their time.
-pub(super) async fn add_calls(tx: &mut Tx, changes: &mut [RecordChange]) -> Result<(), PersistError> {
-    let has_calls =
-        |change: &&mut RecordChange| matches!(&change.state, RecordState::Live(record, _) if record.llm_calls > 0);
-    let mut of_key: rustc_hash::FxHashMap<Key, &mut Vec<CallRow>> = rustc_hash::FxHashMap::default();
-    for change in changes.iter_mut().filter(has_calls) {
-        if let RecordState::Live(_, calls) = &mut change.state {
-            of_key.insert(change.key, calls);
-        }
-    }
-    let sql = format!(
-        "SELECT {} FROM llm_calls WHERE (record_started_at, trace_id, record_span_id) IN ({{rows}})",
-        rows::CALL_COLUMNS
-    );
-    let mut keys: Vec<Key> = of_key.keys().copied().collect();
-    keys.sort_unstable();
-    let keys = keys.iter().map(rows::of_key).collect();
-    for row in tx.bulk(&sql, rows::RECORD_KEY_KINDS, keys).await? {
-        if let Some(calls) = of_key.get_mut(&rows::to_key(&row)?) {
-            calls.push(call_row(&row)?);
-        }
-    }
-    for calls in of_key.into_values() {
-        calls.sort_unstable_by(|a, b| (&a.started_at, &a.span_id).cmp(&(&b.started_at, &b.span_id)));
-    }
-    Ok(())
 }
 
 /// `None` where the database has come to another cluster, or to another life of it, since its last write.

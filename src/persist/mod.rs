@@ -3,6 +3,7 @@
 
 mod account_query;
 mod accounts;
+mod arrays;
 mod counters;
 mod cursor;
 mod exports;
@@ -15,6 +16,7 @@ mod refill;
 mod rows;
 mod settle;
 mod sqlite;
+mod states;
 mod store;
 mod tombstones;
 mod turns;

@@ -1,12 +1,12 @@
 //! Questions to the store. The same SQL for both databases.
 
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::PersistError;
+use super::arrays;
 use super::store::Store;
 use super::value::{Row, Value};
-use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::time::Timestamp;
 
 /// What is asked for; what is `None` does not matter.
@@ -31,7 +31,7 @@ pub struct Page {
 }
 
 /// A row of usage_records as it is shown: times as RFC 3339 text, the cost in dollars as exact decimal text.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordRow {
     pub id: i64,
     pub started_at: String,
@@ -44,6 +44,7 @@ pub struct RecordRow {
     pub status_code: Option<i64>,
     pub response_time_ms: f64,
     pub total_tokens: i64,
+    #[serde(skip_deserializing)]
     pub cost: Option<String>,
     pub error_message: Option<String>,
     pub created_at: String,
@@ -70,16 +71,14 @@ pub struct RecordRow {
     pub updated_at: String,
 }
 
-pub(super) const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, CAST(status_code AS BIGINT), \
+/// In the order of `RecordRow`, but for the cost in dollars.
+pub(super) const COLUMNS: &str = "id, started_at, trace_id, span_id, tenant, user_id, endpoint, method, status_code, \
     response_time_ms, total_tokens, error_message, created_at, service, instance, agent_id, session_id, llm_calls, \
     llm_errors, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd, \
     unknown_usage_calls, unpriced_calls, model, plan, free_request, revision, change_seq, updated_at";
 
-/// Where it stands in `COLUMNS`.
-pub(super) const UPDATED_AT: usize = 32;
-
-/// A row of llm_calls as it is shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A row of llm_calls as it is shown, without the key of its record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallRow {
     pub span_id: String,
     pub started_at: String,
@@ -174,9 +173,10 @@ impl Store {
         let (conditions, mut values) = wanted.finish();
         values.push(Value::Int(page.limit.into()));
         let limit = values.len();
-        let sql = format!("SELECT {COLUMNS} FROM usage_records{conditions} ORDER BY id LIMIT ${limit}");
+        let record = arrays::of_record(self.database());
+        let sql = format!("SELECT {record} FROM usage_records AS r{conditions} ORDER BY id LIMIT ${limit}");
         let found = self.fetch(&sql, &values).await?;
-        let rows: Result<Vec<_>, _> = found.iter().map(record_row).collect();
+        let rows: Result<Vec<_>, _> = found.iter().map(|row| arrays::to_record(row, 0)).collect();
         Ok(rows?)
     }
 
@@ -281,75 +281,6 @@ impl Conditions {
         let clause = if self.parts.is_empty() { String::new() } else { format!(" WHERE {}", self.parts.join(" AND ")) };
         (clause, self.values)
     }
-}
-
-pub(super) fn record_row(row: &Row) -> Result<RecordRow, sqlx::Error> {
-    let time = |column| row.time(column).map(|time| time.to_string());
-    let cost_nanousd = row.maybe_int(24)?;
-    Ok(RecordRow {
-        id: row.int(0)?,
-        started_at: time(1)?,
-        trace_id: row.text(2)?,
-        span_id: row.text(3)?,
-        tenant: row.text(4)?,
-        user_id: row.maybe_text(5)?,
-        endpoint: row.maybe_text(6)?,
-        method: row.maybe_text(7)?,
-        status_code: row.maybe_int(8)?,
-        response_time_ms: row.real(9)?,
-        total_tokens: row.int(10)?,
-        cost: cost_nanousd.map(|cost| NanoUsd(cost).to_string()),
-        error_message: row.maybe_text(11)?,
-        created_at: time(12)?,
-        service: row.maybe_text(13)?,
-        instance: row.maybe_text(14)?,
-        agent_id: row.maybe_text(15)?,
-        session_id: row.maybe_text(16)?,
-        llm_calls: row.int(17)?,
-        llm_errors: row.int(18)?,
-        input_tokens: row.int(19)?,
-        output_tokens: row.int(20)?,
-        cached_input_tokens: row.int(21)?,
-        cache_write_tokens: row.int(22)?,
-        reasoning_tokens: row.int(23)?,
-        cost_nanousd,
-        unknown_usage_calls: row.int(25)?,
-        unpriced_calls: row.int(26)?,
-        model: row.maybe_text(27)?,
-        plan: row.text(28)?,
-        free_request: row.flag(29)?,
-        revision: row.int(30)?,
-        change_seq: row.int(31)?,
-        updated_at: time(32)?,
-    })
-}
-
-/// A row of `rows::CALL_COLUMNS`.
-pub(super) fn call_row(row: &Row) -> Result<CallRow, sqlx::Error> {
-    Ok(CallRow {
-        span_id: row.text(3)?,
-        started_at: row.time(4)?.to_string(),
-        request_span_id: row.maybe_text(5)?,
-        provider: row.maybe_text(6)?,
-        request_model: row.maybe_text(7)?,
-        response_model: row.maybe_text(8)?,
-        operation: row.maybe_text(9)?,
-        usage: row.text(10)?,
-        unknown_reason: row.maybe_text(11)?,
-        input_tokens: row.int(12)?,
-        output_tokens: row.int(13)?,
-        cached_input_tokens: row.int(14)?,
-        cache_write_tokens: row.int(15)?,
-        reasoning_tokens: row.int(16)?,
-        cost_nanousd: row.maybe_int(17)?,
-        price_version: row.maybe_text(18)?,
-        service_tier: row.maybe_text(19)?,
-        streaming: row.flag(20)?,
-        duration_ms: row.real(21)?,
-        time_to_first_token_ms: row.maybe_real(22)?,
-        error_type: row.maybe_text(23)?,
-        dialect: row.text(24)?,
-    })
 }
 
 fn summary_row(by: Group, row: &Row) -> Result<SummaryRow, sqlx::Error> {

@@ -203,13 +203,7 @@ pub(super) fn of_call_key(call: &Call, record: &Key) -> Values {
 
 /// The key of a record, which leads the row.
 pub(super) fn to_key(row: &Row) -> Result<Key, sqlx::Error> {
-    to_key_at(row, 0)
-}
-
-/// Three columns from this one on.
-pub(super) fn to_key_at(row: &Row, first: usize) -> Result<Key, sqlx::Error> {
-    let (trace_id, span_id) = (to_trace_id(row, first + 1)?, to_span_id(row, first + 2)?);
-    Ok(Key { started_at: row.time(first)?, trace_id, span_id })
+    Ok(Key { started_at: row.time(0)?, trace_id: to_trace_id(row, 1)?, span_id: to_span_id(row, 2)? })
 }
 
 fn of_tokens(tokens: &Tokens) -> [Value; 5] {

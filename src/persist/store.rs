@@ -44,6 +44,13 @@ pub(super) struct Own {
     pub cluster: Arc<str>,
 }
 
+/// Which of the two it is, where they write the same otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Database {
+    Sqlite,
+    Postgres,
+}
+
 impl Store {
     /// Opens and migrates; SQLite makes its file. `instance` names this process among those that share the database.
     pub async fn open(url: &str, instance: &str) -> Result<Self, PersistError> {
@@ -83,6 +90,13 @@ impl Store {
             Self::Sqlite(store) => Tx::Sqlite(store.pools.writer.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(store) => Tx::Postgres(store.pool.begin().await?),
         })
+    }
+
+    pub(super) fn database(&self) -> Database {
+        match self {
+            Self::Sqlite(_) => Database::Sqlite,
+            Self::Postgres(_) => Database::Postgres,
+        }
     }
 
     pub(super) fn own(&self) -> &Own {
@@ -230,6 +244,13 @@ pub(super) enum Tx {
 }
 
 impl Tx {
+    pub(super) fn database(&self) -> Database {
+        match self {
+            Self::Sqlite(_) => Database::Sqlite,
+            Self::Postgres(_) => Database::Postgres,
+        }
+    }
+
     /// Runs one statement over many rows; `{rows}` in it stands for them.
     pub(super) async fn bulk(
         &mut self,
