@@ -1,4 +1,3 @@
 //! Elasticsearch and OpenSearch: the real servers that tests start, and the fake that holds a client to what they demand.
 
-mod drill;
 mod servers;

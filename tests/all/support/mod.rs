@@ -10,6 +10,5 @@ pub mod postgres;
 pub mod prometheus;
 pub mod redis;
 pub mod search;
-pub mod search_proxy;
 pub mod tacho_process;
 pub mod usage;
