@@ -145,7 +145,7 @@ search_servers() {
     if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
     java=$(new_java)
     if [ -z "$java" ]; then install_java; java=$(new_java); fi
-    [ -n "$java" ] || die "OpenSearch 3 needs Java 21 or newer, and apt knows none: install one below /usr/lib/jvm, or set JAVA_HOME"
+    [ -n "$java" ] || die "OpenSearch 3 needs Java 21 or newer, and apt has none here: install one below /usr/lib/jvm, or set JAVA_HOME"
     mkdir -p "$cache/search"
     printf '%s\n' "$java" >"$cache/search/java"
     for pom in "$root"/tests/search/*/pom.xml; do
