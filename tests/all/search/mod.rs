@@ -1,3 +1,6 @@
 //! Elasticsearch and OpenSearch: the real servers that tests start, and the fake that holds a client to what they demand.
 
+mod fake;
+mod faults;
+mod proxy;
 mod servers;
