@@ -115,7 +115,7 @@ node_client() {
 
 # --- Elasticsearch and OpenSearch, as what Maven keeps of them, and the Java that runs them ---
 
-# Where Java is that is new enough for OpenSearch 3. The older servers run on it as well, so all of them get the same one.
+# Where a Java is that is new enough for OpenSearch 3. The older servers run on it as well, so all of them get this one.
 new_java() {
     local java version
     for java in "${JAVA_HOME:-}/bin/java" /usr/lib/jvm/*/bin/java "$(command -v java || true)"; do
@@ -145,7 +145,7 @@ search_servers() {
     if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
     java=$(new_java)
     if [ -z "$java" ]; then install_java; java=$(new_java); fi
-    [ -n "$java" ] || die "OpenSearch 3 needs Java 21 or newer, and apt has none here: install one below /usr/lib/jvm, or set JAVA_HOME"
+    [ -n "$java" ] || die "OpenSearch 3 needs Java 21, which apt has not: install it or a newer one and set JAVA_HOME"
     mkdir -p "$cache/search"
     printf '%s\n' "$java" >"$cache/search/java"
     for pom in "$root"/tests/search/*/pom.xml; do

@@ -1,5 +1,7 @@
-//! Elasticsearch and OpenSearch: the real servers that tests start, and the fake that holds a client to what they demand.
+//! Elasticsearch and OpenSearch: the real servers that tests start, and the fake that holds a client to what they
+//! demand.
 
+mod alike;
 mod fake;
 mod faults;
 mod proxy;

@@ -16,8 +16,8 @@ pub const NDJSON: &str = "application/x-ndjson";
 /// A node alone takes five seconds to start; three of them on a loaded machine take much longer.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Each node is alone, as nodes with the same cluster name join each other. The disk of a test machine may be fuller than what a
-/// node takes for an emergency.
+/// Each node is alone, as nodes with the same cluster name join each other. The disk of a test machine may be fuller
+/// than what a node takes for an emergency.
 const CONFIG: &str = "discovery.type: single-node\ncluster.routing.allocation.disk.threshold_enabled: false\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl SearchServer {
         }
     }
 
-    /// At once, as a crash; what was acknowledged is in its log of translations and is found again.
+    /// At once, as a crash; what was acknowledged is in its transaction log and is found again.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             drop(process.kill());

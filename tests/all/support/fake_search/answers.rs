@@ -1,5 +1,5 @@
-//! What the servers say, in the shapes that real nodes of 7.10.2, 2.19.1 and 3.8.0 gave; those of later versions of Elasticsearch
-//! are from its documentation and sources.
+//! What the servers say, in the shapes that real nodes of 7.10.2, 2.19.1 and 3.8.0 gave; those of later versions of
+//! Elasticsearch are from its documentation and sources.
 
 use serde_json::{Value, json};
 
@@ -20,8 +20,8 @@ pub(super) fn error(status: u16, kind: &str, reason: &str) -> Value {
 }
 
 pub(super) fn circuit_breaker() -> Value {
-    let reason = "[in_flight_requests] Data too large, data for [<http_request>] would be [6270/6.1kb], which is larger than the \
-                  limit of [1024/1kb]";
+    let reason = "[in_flight_requests] Data too large, data for [<http_request>] would be [6270/6.1kb], which is \
+                  larger than the limit of [1024/1kb]";
     let error = json!({
         "type": "circuit_breaking_exception", "reason": reason,
         "bytes_wanted": 6270, "bytes_limit": 1024, "durability": "TRANSIENT",
@@ -30,8 +30,8 @@ pub(super) fn circuit_breaker() -> Value {
 }
 
 pub(super) fn queue_full(product: Product) -> Value {
-    let reason = "rejected execution of coordinating operation [coordinating_and_primary_bytes=0, replica_bytes=0, all_bytes=0, \
-                  coordinating_operation_bytes=3248, max_coordinating_and_primary_bytes=1024]";
+    let reason = "rejected execution of coordinating operation [coordinating_and_primary_bytes=0, replica_bytes=0, \
+                  all_bytes=0, coordinating_operation_bytes=3248, max_coordinating_and_primary_bytes=1024]";
     error(429, rejected(product), reason)
 }
 
@@ -69,22 +69,23 @@ pub(super) fn failed(product: Product, item: &Item, fault: ItemFault) -> Value {
         ItemFault::QueueFull => {
             let kind = if product.is_elastic() { "EsThreadPoolExecutor" } else { "OpenSearchThreadPoolExecutor" };
             let reason = format!(
-                "rejected execution of primary operation on {kind}[name = fake/write, queue capacity = 10000, active = 2, \
-                 queued tasks = 10000]"
+                "rejected execution of primary operation on {kind}[name = fake/write, queue capacity = 10000, \
+                 active = 2, queued tasks = 10000]"
             );
             item_error(product, item, 429, json!({"type": rejected(product), "reason": reason}))
         }
         ItemFault::FloodStage => {
             let reason = format!(
-                "index [{index}] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has \
-                 read-only-allow-delete block];"
+                "index [{index}] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index \
+                 has read-only-allow-delete block];"
             );
             item_error(product, item, 429, json!({"type": "cluster_block_exception", "reason": reason}))
         }
         ItemFault::Mapping => {
             let place = if product.misfit() == "document_parsing_exception" { "[1:6] " } else { "" };
             let reason = format!(
-                "{place}failed to parse field [n] of type [long] in document with id '{id}'. Preview of field's value: 'word'"
+                "{place}failed to parse field [n] of type [long] in document with id '{id}'. Preview of field's \
+                 value: 'word'"
             );
             let cause = json!({"type": "illegal_argument_exception", "reason": "For input string: \"word\""});
             item_error(product, item, 400, json!({"type": product.misfit(), "reason": reason, "caused_by": cause}))

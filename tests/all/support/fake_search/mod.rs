@@ -1,5 +1,5 @@
-//! A strict fake of Elasticsearch or OpenSearch in this process. It takes what the real servers take, refuses what any of them
-//! refuses, keeps all documents for whoever wants to look, and goes wrong on command.
+//! A strict fake of Elasticsearch or OpenSearch in this process. It takes what the real server of that version takes
+//! and refuses what that one refuses, keeps all documents for whoever wants to look, and goes wrong on command.
 
 mod answers;
 mod bulk;
@@ -85,12 +85,13 @@ impl FakeSearch {
         format!("http://{}", self.address)
     }
 
-    /// Happens to requests whose path has this part; an empty one is in every path. Faults that were set earlier go first.
+    /// The fault happens to requests whose path has this part; an empty one is in every path. Faults that were set
+    /// earlier go first.
     pub fn fail_requests(&self, part: &'static str, fault: RequestFault, times: Times) {
         self.state.lock().faults.add_request(part, fault, times);
     }
 
-    /// Happens to items of bulk requests; `times` counts items. Faults that were set earlier go first.
+    /// The fault happens to items of bulk requests; `times` counts items. Faults that were set earlier go first.
     pub fn fail_items(&self, picks: impl Fn(&Item) -> bool + Send + 'static, fault: ItemFault, times: Times) {
         self.state.lock().faults.add_item(Box::new(picks), fault, times);
     }

@@ -117,8 +117,8 @@ fn check_versions(major: u64, accept: Versioned, content: Versioned) -> Result<(
     }
     if accept.1 != content.1 {
         return Err(incompatible(&format!(
-            "A compatible version is required on both Content-Type and Accept headers if either one has requested a compatible \
-             version. Accept={}, Content-Type={}",
+            "A compatible version is required on both Content-Type and Accept headers if either one has requested a \
+             compatible version. Accept={}, Content-Type={}",
             accept.0, content.0
         )));
     }

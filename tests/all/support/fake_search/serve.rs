@@ -230,8 +230,8 @@ fn put_index_template(shared: &Shared, name: &str, body: &[u8]) -> Answer {
     if !missing.is_empty() {
         let missing = missing.join(", ");
         let reason = format!(
-            "index_template [{name}] invalid, cause [index template [{name}] specifies component templates [{missing}] that do \
-             not exist]"
+            "index_template [{name}] invalid, cause [index template [{name}] specifies component templates \
+             [{missing}] that do not exist]"
         );
         return Err(bad("invalid_index_template_exception", &reason));
     }
