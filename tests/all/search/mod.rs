@@ -2,6 +2,8 @@
 //! demand.
 
 mod alike;
+mod drill;
+mod export;
 mod fake;
 mod faults;
 mod proxy;

@@ -12,5 +12,6 @@ pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod search;
+pub mod search_proxy;
 pub mod tacho_process;
 pub mod usage;
