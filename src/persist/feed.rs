@@ -196,7 +196,7 @@ impl Range {
             Some(FeedKey::Record(row)) => {
                 values.extend(rows::of_key(&row));
                 let key = rows::RECORD_KEY;
-                format!("change_seq >= $1 AND (change_seq > $1 OR ({key}) > ($3, $4, $5)) AND change_seq <= $2")
+                format!("change_seq >= $1 AND (change_seq, {key}) > ($1, $3, $4, $5) AND change_seq <= $2")
             }
             Some(FeedKey::Event(_)) | None => "change_seq > $1 AND change_seq <= $2".to_owned(),
         };

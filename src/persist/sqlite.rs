@@ -20,6 +20,8 @@ const MOST_ROWS: usize = 512;
 const READERS: u32 = 4;
 /// Negative: KiB, not pages.
 const PAGE_CACHE_KIB: &str = "-32768";
+/// Of each reader: what it reads lies together.
+const READER_CACHE_KIB: &str = "-4096";
 /// 64 MiB of 4 KiB pages.
 const LOG_PAGES: &str = "16384";
 /// Each statement exists in up to ten lengths.
@@ -58,7 +60,9 @@ impl Pools {
         if let Some(witness) = &witness {
             witness.compare(&writer).await?;
         }
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_lazy_with(options.pragma("cache_size", READER_CACHE_KIB));
         Ok(Self { writer, readers, witness })
     }
 

@@ -34,20 +34,22 @@ pub(super) async fn read(
     values.push(Value::Int(i64::try_from(most).unwrap_or(i64::MAX)));
     let (by, limit) = (order.columns(), values.len());
     let chosen = format!("WHERE {condition} ORDER BY {by} LIMIT ${limit}");
+    // Only what orders the rows is sorted; the rest is read of those that are taken.
     let live = format!(
-        "SELECT {}, {}, r.fetched FROM (\
-             SELECT u.*, COUNT(*) OVER () AS fetched, \
+        "SELECT {record}, {calls}, taken.fetched FROM (\
+             SELECT id, COUNT(*) OVER () AS fetched, \
              SUM(llm_calls) OVER (ORDER BY {by} ROWS UNBOUNDED PRECEDING) - llm_calls AS calls_before \
-             FROM (SELECT * FROM usage_records {chosen}) AS u\
-         ) AS r WHERE r.calls_before < {MAX_CALLS} ORDER BY {by}",
-        arrays::of_record(tx.database()),
-        arrays::of_calls(tx.database()),
+             FROM (SELECT id, change_seq, {key}, llm_calls FROM usage_records {chosen}) AS chosen\
+         ) AS taken JOIN usage_records AS r ON r.id = taken.id WHERE taken.calls_before < {MAX_CALLS}",
+        record = arrays::of_record(tx.database()),
+        calls = arrays::of_calls(tx.database()),
+        key = rows::RECORD_KEY,
     );
     let found = tx.fetch(&live, &values).await?;
     let fetched = found.first().map_or(Ok(0), |row| row.count(2))?;
     let mut states = found.iter().map(live_state).collect::<Result<Vec<_>, _>>()?;
     let is_cut = (states.len() as u64) < fetched;
-    let last_live = states.last().map(|state| order.place(state));
+    let last_live = states.iter().map(|state| order.place(state)).max();
     let gone = tx.fetch(&format!("SELECT {TOMBSTONE_COLUMNS} FROM record_tombstones {chosen}"), &values).await?;
     for row in &gone {
         let state = gone_state(row)?;
