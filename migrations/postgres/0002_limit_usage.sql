@@ -17,3 +17,27 @@ CREATE TABLE database_identity (
     id TEXT NOT NULL PRIMARY KEY
 );
 INSERT INTO database_identity VALUES (replace(gen_random_uuid()::text, '-', ''));
+
+-- Never changed, only added to. The first refusal of a limit, subject and period, and each threshold that was reached in it. used and max are
+-- in units of the meter, of money in nano-dollars. A rate has no period: windows of its own length, of a minute at least, stand for them.
+CREATE TABLE limit_events (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    change_seq bigint NOT NULL,
+    created_at timestamptz NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('refusal', 'threshold')),
+    limit_name TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('deny', 'shadow', 'warn')),
+    reason TEXT,
+    tenant TEXT,
+    user_id TEXT,
+    subject TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    used bigint NOT NULL,
+    max bigint NOT NULL,
+    threshold double precision,
+    period_started_at timestamptz NOT NULL,
+    period_ends_at timestamptz
+);
+-- So that instances which see the same write it once.
+CREATE UNIQUE INDEX limit_events_once ON limit_events (limit_name, subject, period_started_at, kind, (COALESCE(threshold, 0)));
+CREATE INDEX limit_events_by_change ON limit_events (change_seq);

@@ -17,3 +17,27 @@ CREATE TABLE database_identity (
     id TEXT NOT NULL PRIMARY KEY
 ) WITHOUT ROWID;
 INSERT INTO database_identity VALUES (lower(hex(randomblob(16))));
+
+-- Never changed, only added to. The first refusal of a limit, subject and period, and each threshold that was reached in it. used and max are
+-- in units of the meter, of money in nano-dollars. A rate has no period: windows of its own length, of a minute at least, stand for them.
+CREATE TABLE limit_events (
+    id INTEGER PRIMARY KEY,
+    change_seq INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('refusal', 'threshold')),
+    limit_name TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('deny', 'shadow', 'warn')),
+    reason TEXT,
+    tenant TEXT,
+    user_id TEXT,
+    subject TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    used INTEGER NOT NULL,
+    max INTEGER NOT NULL,
+    threshold REAL,
+    period_started_at TEXT NOT NULL,
+    period_ends_at TEXT
+);
+-- So that instances which see the same write it once.
+CREATE UNIQUE INDEX limit_events_once ON limit_events (limit_name, subject, period_started_at, kind, COALESCE(threshold, 0));
+CREATE INDEX limit_events_by_change ON limit_events (change_seq);

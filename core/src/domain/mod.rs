@@ -6,6 +6,7 @@ pub mod counter;
 pub mod extract;
 pub mod facts;
 pub mod ids;
+pub mod limit_event;
 pub mod lsn;
 pub mod money;
 pub mod pattern;

@@ -4,6 +4,7 @@ mod faces;
 mod faults;
 mod feed;
 mod keys;
+mod limit_events;
 mod limits;
 mod plans;
 mod readings;
@@ -67,6 +68,10 @@ async fn suite(url: &str) -> (Vec<RecordRow>, Vec<AccountRow>) {
     faults::an_extract_of_another_version_is_never_overwritten(&store, url).await;
     feed::changes_of_calls_and_returns_are_seen(&store).await;
     feed::a_follower_begins_at_a_time_or_now(&store).await;
+    limit_events::each_is_added_once(&store).await;
+    limit_events::an_event_is_read_back_as_it_was(&store).await;
+    limit_events::two_instances_write_many_once(&store, url).await;
+    limit_events::nothing_is_added_of_what_is_refused(&store).await;
     accounts_stay_the_sum_of_their_records(&store).await;
     a_batch_of_many_traces(&store).await;
     verify::what_is_spoilt_is_named_and_mended(&store, url).await;
