@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::limit_events::Waiting;
 use super::pause::Pause;
 use super::periods;
 use super::progress::{Progress, Ticket};
@@ -56,6 +57,7 @@ pub(super) struct Flow {
     /// Set when the database is open.
     pub store: Arc<OnceLock<Store>>,
     pub limits: Arc<Limits>,
+    pub events: Waiting,
     /// Nothing more will be appended to the journal.
     pub no_more: CancellationToken,
 }
@@ -80,7 +82,7 @@ impl Flow {
         let (deliveries, delivered) = mpsc::channel(WAITING_FRAMES);
         let (batches, waiting) = mpsc::channel(WAITING_BATCHES);
         let writer = Writer {
-            store,
+            store: store.clone(),
             journal: self.journal,
             resolver: Resolver::new(&config.assemble),
             book,
@@ -94,11 +96,18 @@ impl Flow {
         stages.spawn(gather(Gatherer::new(&config.assemble), delivered, batches, self.metrics, progress));
         stages.spawn(watch(writer.store.clone(), Arc::clone(&writer.metrics), self.no_more.clone()));
         stages.spawn(periods::keep(writer.store.clone(), self.no_more));
-        stages.spawn(writer.run(waiting));
+        let written = CancellationToken::new();
+        stages.spawn(self.events.write(store.clone(), written.clone()));
+        stages.spawn(async move {
+            // What the last settlement has seen is in the queue of events by then.
+            let _written = written.drop_guard();
+            writer.run(waiting).await
+        });
         while let Some(stage) = stages.join_next().await {
             // One that breaks down takes the others with it: all of it can be done again.
             stage.map_err(|_| AppError::Stage)??;
         }
+        store.close().await;
         Ok(())
     }
 

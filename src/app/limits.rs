@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 
+use super::limit_events::LimitEvents;
 use super::notices::Notices;
 use super::now;
 use super::pause::Pause;
@@ -19,6 +20,7 @@ use crate::metrics::{LimitReading, Metrics};
 use crate::persist::Store;
 use tacho_core::domain::account::AccountId;
 use tacho_core::domain::call::Tokens;
+use tacho_core::domain::limit_event::LimitEvent;
 use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::plan::{Overage, Plans};
 use tacho_core::domain::time::Timestamp;
@@ -53,11 +55,12 @@ pub(super) struct Others<'m> {
     pub book: Arc<Book>,
     pub store: Arc<OnceLock<Store>>,
     pub notices: Option<Arc<Notices>>,
+    pub events: Option<Arc<LimitEvents>>,
 }
 
 /// Limits of this instance, which is known to others by `node`.
 pub(super) fn limits(config: &Config, node: Arc<str>, others: Others<'_>) -> Limits {
-    let Others { metrics, book, store, notices } = others;
+    let Others { metrics, book, store, notices, events } = others;
     let accounts =
         Arc::new(Accounts { plans: config.plans.clone(), store: Arc::clone(&store), known: Mutex::default() });
     let outside = Outside {
@@ -69,6 +72,7 @@ pub(super) fn limits(config: &Config, node: Arc<str>, others: Others<'_>) -> Lim
         }),
         price: Arc::new(move |model, tokens| price(&book.now(), model, tokens)),
         used_up: notices.map(|notices| Arc::new(move |sight: Sight<'_>| notices.saw(&sight)) as _),
+        event: events.map(|events| Arc::new(move |event: LimitEvent| events.add(event)) as _),
     };
     Limits::new(config.limits.clone(), rules(config), node, outside, meters(metrics))
 }
@@ -281,7 +285,7 @@ async fn connect(limits: &Limits, config: &Config, store: &OnceLock<Store>) {
 /// Limits for one who only looks: they charge nothing, and no instance counts them as one.
 pub async fn looking_limits(config: &Config, store: Arc<OnceLock<Store>>) -> Result<Limits, StoreError> {
     let book = Arc::new(Book::new(PriceBook::shipped()));
-    let others = Others { metrics: &Metrics::default(), book, store: Arc::clone(&store), notices: None };
+    let others = Others { metrics: &Metrics::default(), book, store: Arc::clone(&store), notices: None, events: None };
     let limits = limits(config, "looking".into(), others);
     if let Some(store) = store.get()
         && let Ok(ledger) = store.database_id().await

@@ -4,6 +4,7 @@
 mod doors;
 mod exports;
 mod flow;
+mod limit_events;
 mod limits;
 mod notices;
 mod pause;
@@ -107,11 +108,13 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     let store = Arc::new(OnceLock::new());
     let sinks = export::sinks(&config.export)?;
     let notices = Notices::new(&config.notify);
+    let (events, waiting_events) = limit_events::queue(metrics.limit_events.clone());
     let others = limits::Others {
         metrics: &metrics,
         book: Arc::clone(&book),
         store: Arc::clone(&store),
         notices: notices.clone(),
+        events: Some(events),
     };
     let limits = Arc::new(limits::limits(&config, Arc::clone(journal.id()), others));
     // Ends with the house, at whatever it is.
@@ -121,6 +124,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
         metrics: Arc::clone(&metrics),
         store: Arc::clone(&store),
         limits: Arc::clone(&limits),
+        events: waiting_events,
         no_more: no_more.clone(),
     };
     let mut flow = Box::pin(flow.run(&config, Arc::clone(&book)));

@@ -69,7 +69,6 @@ impl Writer {
             tracing::warn!(error = chain(&error), "claims on waiting traces not released");
         }
         writer.tell_progress(&mut told).await;
-        writer.store.close().await;
         Ok(())
     }
 

@@ -73,7 +73,7 @@ fn charge(
     let kind = rule.tier(tier);
     let (key, period) = subject::key(rule, kind, subject, since, at);
     let text = match kind {
-        Kind::Quota(_) => serde_json::to_string(&Subject::new(&rule.per, traits)).unwrap_or_default(),
+        Kind::Quota(_) => Subject::new(&rule.per, traits).to_json(),
         Kind::Rate(_) => String::new(),
     };
     Charge {

@@ -2,6 +2,7 @@
 //! and goes on without the store when that is away.
 
 mod decide;
+mod events;
 mod settle;
 mod sight;
 mod turn;
@@ -22,7 +23,7 @@ use super::estimate::Estimates;
 use super::hold::{Hold, Holds, Origin, Part, Reservation};
 use super::meters::LimitMeters;
 use super::node::{Cell, Node};
-use super::rule::{Action, Kind, Rule, Traits};
+use super::rule::{Action, Dimension, Kind, Rule, Traits};
 use super::shared::{Ask, Key, Ledger, Reporter, What};
 use super::store::{Answers, Store};
 use super::subject::{Since, Subject};
@@ -30,6 +31,7 @@ use crate::telemetry::chain;
 pub use sight::Sight;
 use tacho_core::domain::call::Tokens;
 use tacho_core::domain::ids::{SpanId, TraceId};
+use tacho_core::domain::limit_event::LimitEvent;
 use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::time::Timestamp;
 
@@ -45,12 +47,15 @@ pub struct Outside {
     pub price: Arc<Price>,
     /// Hears of quotas that are used up, if anybody wants to know. Called where requests wait, so it must be quick.
     pub used_up: Option<Arc<See>>,
+    /// Hears of refusals and of thresholds that are reached, of each again and again, if anybody wants to know. As quick.
+    pub event: Option<Arc<TellEvent>>,
 }
 
 type ReadLedger = dyn Fn(Vec<Key>) -> Later<Option<Vec<Ledger>>> + Send + Sync;
 type FindAccount = dyn Fn(Arc<str>, Option<Box<str>>) -> Later<(Arc<str>, Since)> + Send + Sync;
 type Price = dyn Fn(&str, Tokens) -> Option<NanoUsd> + Send + Sync;
 type See = dyn Fn(Sight<'_>) + Send + Sync;
+type TellEvent = dyn Fn(LimitEvent) + Send + Sync;
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A request that is about to begin.
@@ -67,9 +72,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// As records name it where nothing else does.
     fn tenant(&self) -> Arc<str> {
-        self.tenant.as_deref().unwrap_or("default").into()
+        self.tenant.as_deref().unwrap_or(DEFAULT_TENANT).into()
     }
 
     fn traits<'a>(&'a self, tenant: &'a str, plan: &'a str) -> Traits<'a> {
@@ -148,6 +152,8 @@ pub struct Limits {
     outside: Outside,
 }
 
+/// As records name it where nothing else does.
+const DEFAULT_TENANT: &str = "default";
 /// Reports in one message.
 const MOST_REPORTS: usize = 200;
 /// Rounds of a decision: news, a wish, and again as often as somebody came between. After that it is decided without the store.

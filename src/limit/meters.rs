@@ -109,7 +109,8 @@ impl Standing {
     }
 }
 
-fn thresholds(rule: &Rule) -> impl Iterator<Item = u16> {
+/// Those of `warn_at`, and the whole limit.
+pub(super) fn thresholds(rule: &Rule) -> impl Iterator<Item = u16> {
     rule.warn_at.iter().copied().filter(|threshold| *threshold != FULL).chain([FULL])
 }
 

@@ -51,6 +51,16 @@ pub enum Action {
     Warn,
 }
 
+impl Action {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Shadow => "shadow",
+            Self::Warn => "warn",
+        }
+    }
+}
+
 /// What a limit answers while its store is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

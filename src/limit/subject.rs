@@ -57,13 +57,22 @@ pub struct Subject(SmallVec<[(Dimension, Option<Box<str>>); 2]>);
 
 impl Subject {
     pub fn new(per: &[Dimension], traits: &Traits<'_>) -> Self {
+        let shown = |value| cut(value, LONGEST);
         Self(per.iter().map(|dimension| (*dimension, traits.get(*dimension).map(shown))).collect())
+    }
+
+    /// `{"user":"ann"}`, as it is stored.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-fn shown(value: &str) -> Box<str> {
-    const LONGEST: usize = 128;
-    if value.len() <= LONGEST { value.into() } else { value.chars().take(LONGEST).collect() }
+/// Characters of a value that are shown.
+const LONGEST: usize = 128;
+
+/// At most so many characters of it.
+pub(super) fn cut(value: &str, longest: usize) -> Box<str> {
+    if value.len() <= longest { value.into() } else { value.chars().take(longest).collect() }
 }
 
 /// `{"user":"ann"}`.

@@ -11,7 +11,9 @@ use prometheus::{
 use super::capped::{Capped, Series};
 use super::catalogue::{self, Family, Kind, Values};
 use super::snapshot::{Row, Snapshot};
-use super::{ExportLag, IngestFamilies, JournalFamilies, LimitFamilies, LimitReading};
+use super::{
+    ExportLag, IngestFamilies, JournalFamilies, LimitEventLosses, LimitFamilies, LimitReading, LossFamilies,
+};
 use tacho_core::domain::account::Drift;
 
 pub(super) struct Maker<'r> {
@@ -91,13 +93,21 @@ impl<'r> Maker<'r> {
         })
     }
 
-    pub(super) fn journal(&self) -> Made<JournalFamilies> {
+    /// From the start with the series that can be: not every stage has every reason.
+    pub(super) fn losses(&self) -> Made<LossFamilies> {
+        let family = &catalogue::LOSSES;
+        let losses = self.register(IntCounterVec::new(opts(family), &family.label_names())?)?;
+        let [damaged, queue_full, refused, stopped] = catalogue::LOST.map(|lost| losses.with_label_values(&lost));
+        Ok(LossFamilies { damaged, limit_events: LimitEventLosses { queue_full, refused, stopped } })
+    }
+
+    pub(super) fn journal(&self, lost: IntCounter) -> Made<JournalFamilies> {
         Ok(JournalFamilies {
             bytes: self.gauge(&catalogue::JOURNAL_BYTES)?,
             max_bytes: self.gauge(&catalogue::JOURNAL_MAX_BYTES)?,
             fsync: self.histogram(&catalogue::JOURNAL_FSYNC)?,
             quarantined: self.counter(&catalogue::JOURNAL_QUARANTINED)?,
-            lost: self.counters(&catalogue::LOSSES)?.with_label_values(&["journal", "damaged"]),
+            lost,
         })
     }
 

@@ -48,6 +48,7 @@ pub struct Metrics {
     export_lag: Snapshot<Vec<ExportLag>>,
     /// In seconds, as `app` sees it.
     pub feed_horizon_age: Gauge,
+    pub limit_events: LimitEventLosses,
     /// By result; `notify` counts.
     pub notifications: IntCounterVec,
     /// 1 if the configuration in use is the one last read.
@@ -72,6 +73,21 @@ pub struct JournalFamilies {
     pub quarantined: IntCounter,
     /// What was in the parts that were set aside.
     pub lost: IntCounter,
+}
+
+/// What could not be kept, by stage.
+struct LossFamilies {
+    /// Frames of the journal.
+    damaged: IntCounter,
+    limit_events: LimitEventLosses,
+}
+
+/// Events of limits that are in no row, by why.
+#[derive(Clone)]
+pub struct LimitEventLosses {
+    pub queue_full: IntCounter,
+    pub refused: IntCounter,
+    pub stopped: IntCounter,
 }
 
 /// What limits count, and how they stand.
@@ -122,19 +138,21 @@ impl Metrics {
         let make = Maker::new(&registry)?;
         make.build_info()?;
         let usage = UsageFamilies::new(&make, config.per_user_top)?;
+        let losses = make.losses()?;
         Ok(Self {
             exemplified: usage.exemplified(),
             usage,
             ingest: make.ingest()?,
             last_span: make.capped_gauges(&catalogue::INGEST_LAST_SPAN)?,
             open_traces: make.gauge(&catalogue::ASSEMBLE_OPEN)?,
-            journal: make.journal()?,
+            journal: make.journal(losses.damaged)?,
             persist_up: make.gauge(&catalogue::PERSIST_UP)?,
             drift: make.drift()?,
             limits: make.limits()?,
             export_documents: make.counters(&catalogue::EXPORT_DOCUMENTS)?,
             export_lag: make.export_lag()?,
             feed_horizon_age: make.real_gauge(&catalogue::FEED_HORIZON_AGE)?,
+            limit_events: losses.limit_events,
             notifications: make.counters(&catalogue::NOTIFICATIONS)?,
             reloaded: make.reloaded()?,
             names: Names::default(),

@@ -92,6 +92,7 @@ fn outside() -> Outside {
         account: Arc::new(|_, _| Box::pin(async { ("default".into(), Since::default()) })),
         price: Arc::new(|_, _| None),
         used_up: None,
+        event: None,
     }
 }
 

@@ -17,6 +17,7 @@ impl Limits {
         self.count(&attempt, refused.as_ref(), &mut limits);
         if refused.is_some() || attempt.limits.iter().any(|limit| limit.standing == Standing::Passed) {
             self.saw_over(asked, &attempt, refused.as_ref(), &limits);
+            self.tell_refusals(asked, &attempt, refused.as_ref(), &limits, &since);
         }
         self.meters.check_duration.observe((self.outside.now)().since(started).as_secs_f64());
         match refused {

@@ -77,8 +77,12 @@ impl Limits {
             Some(cell) => {
                 let used = self.node.settled(&cell, ledger);
                 self.saw_counted(charge, used, request);
+                self.tell_thresholds(charge, used, request);
             }
-            None => self.meters.unreported.inc(),
+            None => {
+                self.meters.unreported.inc();
+                self.tell_thresholds(charge, ledger.used, request);
+            }
         }
     }
 }

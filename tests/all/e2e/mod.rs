@@ -3,6 +3,7 @@
 mod clients;
 mod due;
 mod durability;
+mod limit_events;
 mod limits;
 mod notices;
 mod truth;
