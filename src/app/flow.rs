@@ -62,15 +62,19 @@ pub(super) struct Flow {
     pub no_more: CancellationToken,
 }
 
-/// Ends when the database is open, or was waited for long enough.
-pub(super) async fn opened(store: &OnceLock<Store>) {
+/// Lets the flow run until the database is open, or was waited for long enough. What the flow has to say if it ends before.
+pub(super) async fn opened<T>(flow: &mut (impl Future<Output = T> + Unpin), store: &OnceLock<Store>) -> Option<T> {
     let open = async {
         while store.get().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    // The journal takes what comes until the database is back.
-    drop(tokio::time::timeout(PATIENCE, open).await);
+    tokio::select! {
+        biased;
+        ended = flow => Some(ended),
+        // The journal takes what comes until the database is back.
+        _ = tokio::time::timeout(PATIENCE, open) => None,
+    }
 }
 
 impl Flow {
@@ -107,7 +111,6 @@ impl Flow {
             // One that breaks down takes the others with it: all of it can be done again.
             stage.map_err(|_| AppError::Stage)??;
         }
-        store.close().await;
         Ok(())
     }
 

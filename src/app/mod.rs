@@ -129,12 +129,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     };
     let mut flow = Box::pin(flow.run(&config, Arc::clone(&book)));
     // First, so that a database that can be opened at once is there, and one that cannot be used stops the start.
-    let opened = tokio::select! {
-        biased;
-        ended = &mut flow => Some(ended),
-        () = flow::opened(&store) => None,
-    };
-    if let Some(ended) = opened {
+    if let Some(ended) = flow::opened(&mut flow, &store).await {
         return ended;
     }
     let mut beside = JoinSet::new();
@@ -146,7 +141,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     exporting.spawn(exports::work(sinks, Arc::clone(&store), Arc::clone(&metrics), over.clone()));
     limits::opened(&limits).await;
     doors.tell(&config.data_dir)?;
-    let served = doors.serve(intake, handles(&metrics, store, limits, &journal, &closing), &closing);
+    let served = doors.serve(intake, handles(&metrics, Arc::clone(&store), limits, &journal, &closing), &closing);
     let early = tokio::select! {
         () = orders.stop => None,
         ended = &mut flow => Some(ended),
@@ -167,6 +162,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
         Err(_) => tracing::warn!("stopped before all was in the database; the rest is in the journal"),
     }
     last_words(&over, beside, exporting).await;
+    close(&store).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -183,6 +179,12 @@ async fn last_words(over: &CancellationToken, mut beside: JoinSet<()>, mut expor
     }
     if exported.is_err() {
         tracing::warn!("stopped before a sink had answered; what was on its way is sent again");
+    }
+}
+
+async fn close(store: &OnceLock<crate::persist::Store>) {
+    if let Some(store) = store.get() {
+        store.close().await;
     }
 }
 

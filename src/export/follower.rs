@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{Delivery, SetAside};
 use super::pace::Hold;
 use super::{Export, Start};
-use crate::persist::{Cursor, ExportCursor, ExportDeadLetter, FeedError, LeaseLost, PersistError, Stream};
+use crate::persist::{Cursor, ExportCursor, ExportDeadLetter, FeedError, FeedKey, LeaseLost, PersistError, Stream};
 use crate::telemetry::chain;
 use tacho_core::domain::time::Timestamp;
 
@@ -172,7 +172,18 @@ impl Follower {
                 *cursor = page.next;
                 page.is_last
             }
-            Stream::Limits => true,
+            Stream::Limits => {
+                let page = store.limit_events(Some(cursor), since, PAGE).await.map_err(Unread::Feed)?;
+                if !page.rows.is_empty() {
+                    sink.prepare(self.stream).await.map_err(Unread::Sink)?;
+                }
+                for event in &page.rows {
+                    let key = FeedKey::Event(event.id);
+                    delivery.add(Cursor::behind(page.epoch, event.change_seq, key), sink.event(event));
+                }
+                *cursor = page.next;
+                page.is_last
+            }
         };
         Ok(is_last)
     }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::persist::{Cursor, FeedKey, RecordChange, Store, Stream};
+use crate::persist::{Cursor, FeedKey, LimitEventRow, RecordChange, Store, Stream};
 use delivery::{Document, Trouble, Verdict};
 use elasticsearch::Elasticsearch;
 use follower::Follower;
@@ -116,6 +116,13 @@ impl Sink {
             Self::Elasticsearch(sink) => sink.record(change, epoch),
         };
         Document { key: FeedKey::Record(change.key), revision: change.revision, bytes }
+    }
+
+    fn event(&self, event: &LimitEventRow) -> Document {
+        let bytes = match self {
+            Self::Elasticsearch(sink) => sink.event(event),
+        };
+        Document { key: FeedKey::Event(event.id), revision: 1, bytes }
     }
 
     /// Sends these together. The verdicts are in the order of the documents.

@@ -116,11 +116,20 @@ async fn send_letters(export: &Export, some: &[ExportDeadLetter]) -> Result<Vec<
         let (states, epoch) = export.store.states_of(&keys).await?;
         states.iter().for_each(|state| delivery.add((), export.sink.record(state, epoch)));
     }
+    let ids: Vec<i64> = some.iter().filter_map(|letter| letter.key.event()).collect();
+    if !ids.is_empty() {
+        export.sink.prepare(Stream::Limits).await.map_err(|hold| NotSent::from(&hold))?;
+        let events = export.store.limit_events_of(&ids).await?;
+        events.iter().for_each(|event| delivery.add((), export.sink.event(event)));
+    }
     let mut dead = Vec::new();
     while !delivery.is_idle() {
         delivery.step().await;
         if let Some(((), aside)) = delivery.take_finished() {
-            dead.extend(letters(export.sink.name(), Stream::Usage, aside, (export.now)()));
+            for letter in aside {
+                let stream = if letter.key.record().is_some() { Stream::Usage } else { Stream::Limits };
+                dead.extend(letters(export.sink.name(), stream, vec![letter], (export.now)()));
+            }
         }
     }
     export.store.put_export_dead_letters(&dead).await?;

@@ -11,9 +11,7 @@ use prometheus::{
 use super::capped::{Capped, Series};
 use super::catalogue::{self, Family, Kind, Values};
 use super::snapshot::{Row, Snapshot};
-use super::{
-    ExportLag, IngestFamilies, JournalFamilies, LimitEventLosses, LimitFamilies, LimitReading, LossFamilies,
-};
+use super::{ExportLag, IngestFamilies, JournalFamilies, LimitEventLosses, LimitFamilies, LimitReading, LossFamilies};
 use tacho_core::domain::account::Drift;
 
 pub(super) struct Maker<'r> {

@@ -36,6 +36,14 @@ impl FeedKey {
             Self::Event(_) => None,
         }
     }
+
+    /// The number of the event, if it is of one.
+    pub fn event(&self) -> Option<i64> {
+        match self {
+            Self::Record(_) => None,
+            Self::Event(id) => Some(*id),
+        }
+    }
 }
 
 impl Cursor {

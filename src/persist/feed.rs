@@ -111,7 +111,7 @@ impl Store {
         let mut oldest = None;
         let tables: &[_] = match export.stream {
             Stream::Usage => &[("updated_at", "usage_records"), ("gone_at", "record_tombstones")],
-            Stream::Limits => &[],
+            Stream::Limits => return self.first_limit_event(&range, export.since).await,
         };
         for (column, table) in tables {
             let (condition, values) = range.condition(export.since);
@@ -254,7 +254,7 @@ impl Tx {
     /// The ids of transactions start elsewhere in another cluster, so positions go on behind the greatest that was given. But for
     /// the first cluster of all it is a new epoch: what a follower has read may never have been written here.
     async fn adopt_cluster(&mut self, own: &Own) -> Result<(), PersistError> {
-        let newest = ["usage_records", "record_tombstones"]
+        let newest = ["usage_records", "record_tombstones", "limit_events"]
             .map(|table| format!("COALESCE((SELECT MAX(change_seq) FROM {table}), 0)"))
             .join(", ");
         let sql = format!(

@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::PersistError;
+use super::cursor::{Cursor, FeedKey};
+use super::feed::{FeedError, FeedPage, Range};
 use super::rows::Values;
 use super::store::Store;
 use super::value::Kind::{Int, Real, Text, Time};
@@ -53,17 +55,62 @@ impl Store {
         Ok(added)
     }
 
-    /// In the order in which they changed, behind this `change_seq` and `id`.
-    pub async fn limit_events(&self, after: Option<(i64, i64)>, most: u32) -> Result<Vec<LimitEventRow>, PersistError> {
+    /// The next `most` events behind the cursor, from the beginning without one; those from before `since` are left out.
+    pub async fn limit_events(
+        &self,
+        after: Option<&Cursor>,
+        since: Option<Timestamp>,
+        most: usize,
+    ) -> Result<FeedPage<LimitEventRow>, FeedError> {
+        let mut tx = self.snapshot().await?;
+        let horizon = self.horizon_in(&mut tx).await?;
+        let range = Range::behind(after, &horizon, |row| matches!(row, FeedKey::Event(_)))?;
+        let (condition, mut values) = condition(&range, since);
+        values.push(Value::Int(i64::try_from(most).unwrap_or(i64::MAX)));
         let sql = format!(
-            "SELECT id, {COLUMNS} FROM limit_events WHERE change_seq > $1 OR (change_seq = $1 AND id > $2) \
-             ORDER BY change_seq, id LIMIT $3"
+            "SELECT id, {COLUMNS} FROM limit_events WHERE {condition} ORDER BY change_seq, id LIMIT ${}",
+            values.len()
         );
-        let (number, id) = after.unwrap_or((i64::MIN, i64::MIN));
-        let found = self.fetch(&sql, &[Value::Int(number), Value::Int(id), Value::Int(most.into())]).await?;
-        let rows: Result<Vec<_>, _> = found.iter().map(to_row).collect();
-        Ok(rows?)
+        let found = tx.fetch(&sql, &values).await?;
+        tx.commit().await?;
+        let rows = found.iter().map(to_row).collect::<Result<Vec<_>, _>>().map_err(PersistError::from)?;
+        let last = rows.last().map(|row| (row.change_seq, FeedKey::Event(row.id)));
+        let is_last = rows.len() < most;
+        Ok(horizon.page(rows, last, is_last))
     }
+
+    /// When the first event in this range was written.
+    pub(super) async fn first_limit_event(
+        &self,
+        range: &Range,
+        since: Option<Timestamp>,
+    ) -> Result<Option<Timestamp>, PersistError> {
+        let (condition, values) = condition(range, since);
+        let sql = format!("SELECT created_at FROM limit_events WHERE {condition} ORDER BY change_seq, id LIMIT 1");
+        let found = self.fetch(&sql, &values).await?;
+        Ok(found.first().map(|row| row.time(0)).transpose()?)
+    }
+
+    /// Those of these events that there are.
+    pub async fn limit_events_of(&self, ids: &[i64]) -> Result<Vec<LimitEventRow>, PersistError> {
+        let sql = format!("SELECT id, {COLUMNS} FROM limit_events WHERE id IN ({{rows}})");
+        let ids = ids.iter().map(|id| vec![Value::Int(*id)]).collect();
+        Ok(self.look_up(&sql, &[Int], ids).await?.iter().map(to_row).collect::<Result<_, _>>()?)
+    }
+}
+
+fn condition(range: &Range, since: Option<Timestamp>) -> (String, Values) {
+    let mut values = vec![Value::Int(range.after), Value::Int(range.until)];
+    let mut condition = "change_seq > $1 AND change_seq <= $2".to_owned();
+    if let Some(FeedKey::Event(id)) = range.row {
+        values.push(Value::Int(id));
+        condition = "(change_seq, id) > ($1, $3) AND change_seq <= $2".to_owned();
+    }
+    if let Some(since) = since {
+        values.push(Value::time(since));
+        condition += &format!(" AND created_at >= ${}", values.len());
+    }
+    (condition, values)
 }
 
 fn to_values(event: &LimitEvent, number: i64, now: Timestamp) -> Values {

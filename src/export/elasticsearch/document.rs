@@ -5,8 +5,10 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::persist::{CallRow, RecordChange, RecordRow, RecordState};
+use crate::persist::{CallRow, LimitEventRow, RecordChange, RecordRow, RecordState};
 use tacho_core::domain::call::Key;
 
 /// The revision takes the lower half of a version, the epoch of the database the upper.
@@ -42,6 +44,54 @@ pub(super) fn record(index: &str, change: &RecordChange, epoch: i64) -> Bytes {
     serde_json::to_writer(&mut lines, &document).expect("a document is texts and numbers under names that are texts");
     lines.push(b'\n');
     lines.into()
+}
+
+/// The two lines of a limit event: into the data stream, or into an index for its month. It never changes, so what is there is done.
+pub(super) fn event(stream: &str, is_stream: bool, event: &LimitEventRow) -> Bytes {
+    let mut lines = Vec::with_capacity(512);
+    let (year, month) = (&event.created_at[..4], &event.created_at[5..7]);
+    let index = if is_stream { stream.to_owned() } else { format!("{stream}-{year}.{month}") };
+    let id = event_id(event);
+    writeln!(lines, "{{\"create\":{{\"_index\":\"{index}\",\"_id\":\"{id}\"}}}}").expect("memory can be written");
+    let document = json!({
+        "@timestamp": event.created_at,
+        "event": {"kind": "event", "action": event.kind, "id": id},
+        "user": event.user_id.as_ref().map(|id| json!({"id": id})),
+        "tacho": {
+            "tenant": event.tenant,
+            "limit": event.limit_name,
+            "decision": event.decision,
+            "reason": event.reason,
+            "subject": event.subject,
+            "unit": event.meter,
+            "used": event.used,
+            "max": event.max,
+            "threshold": event.threshold,
+            "period_started_at": event.period_started_at,
+            "period_ends_at": event.period_ends_at,
+        },
+    });
+    serde_json::to_writer(&mut lines, &without_nulls(document)).expect("JSON is JSON");
+    lines.push(b'\n');
+    lines.into()
+}
+
+/// Of what the event is about: the number of its row may be given anew by a database that was restored.
+fn event_id(event: &LimitEventRow) -> String {
+    let LimitEventRow { limit_name, subject, period_started_at, kind, threshold, .. } = event;
+    let about = format!("{limit_name}\n{subject}\n{period_started_at}\n{kind}\n{}", threshold.unwrap_or_default());
+    Sha256::digest(about).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(parts) => parts
+            .into_iter()
+            .filter(|(_, part)| !part.is_null())
+            .map(|(name, part)| (name, without_nulls(part)))
+            .collect(),
+        other => other,
+    }
 }
 
 fn live<'a>(

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::SinkError;
 use super::delivery::{Trouble, Verdict};
 use super::pace::Hold;
-use crate::persist::{RecordChange, Stream};
+use crate::persist::{LimitEventRow, RecordChange, Stream};
 use client::Client;
 
 pub use config::ElasticsearchConfig;
@@ -92,6 +92,11 @@ impl Elasticsearch {
 
     pub(super) fn record(&self, change: &RecordChange, epoch: i64) -> Bytes {
         document::record(&self.config.index, change, epoch)
+    }
+
+    pub(super) fn event(&self, event: &LimitEventRow) -> Bytes {
+        let is_stream = self.limits().is_some_and(|(limits, _)| limits == Limits::DataStream);
+        document::event(&self.config.limits_stream, is_stream, event)
     }
 
     pub(super) async fn send(&self, documents: &[Bytes]) -> Result<Vec<Verdict>, Trouble> {

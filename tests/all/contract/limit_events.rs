@@ -32,10 +32,12 @@ fn event(limit: &str, user: &str, kind: LimitEventKind) -> LimitEvent {
 async fn rows(store: &Store, limit: &str) -> Vec<LimitEventRow> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let page = store.limit_events(after, 700).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some((last.change_seq, last.id));
-        all.extend(page);
+        let page = store.limit_events(after.as_ref(), None, 700).await.unwrap();
+        all.extend(page.rows);
+        if page.is_last {
+            break;
+        }
+        after = Some(page.next);
     }
     assert!(all.is_sorted_by_key(|row| row.change_seq));
     all.retain(|row| row.limit_name == limit);

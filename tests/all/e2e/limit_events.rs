@@ -44,7 +44,7 @@ async fn check(tacho: &Tacho) -> u16 {
 
 async fn events(url: &str) -> Vec<LimitEventRow> {
     let store = Store::open(url, "looking").await.unwrap();
-    let events = store.limit_events(None, 100).await.unwrap();
+    let events = store.limit_events(None, None, 100).await.unwrap().rows;
     store.close().await;
     events
 }
@@ -102,7 +102,7 @@ async fn three_requests_and_two_hundred_refusals(urls: &str) {
     }
     assert_eq!(refused, 200);
     // A stop writes what waits.
-    both.map(Tacho::stop);
+    both.into_iter().for_each(Tacho::stop);
     let events = events(urls).await;
     let mut told = told(&events);
     // What is used by the time of the first refusal.
