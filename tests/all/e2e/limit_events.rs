@@ -134,6 +134,78 @@ async fn two_instances_on_one_sqlite_write_each_event_once() {
     three_requests_and_two_hundred_refusals(&format!("sqlite:{}", folder.path().join("tacho.db").display())).await;
 }
 
+/// Every kind of limit and action: a rate has a window for its period, money is in nano-dollars, and no user is named where none
+/// is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_every_kind_leave_their_events() {
+    let limits = r#"
+[limits]
+backend = "memory"
+timeout = "5s"
+
+[[limit]]
+name = "an-hour"
+per = ["user"]
+meter = "requests"
+rate = { limit = 1, period = "1h", burst = 1 }
+
+[[limit]]
+name = "money"
+per = ["tenant"]
+meter = "cost"
+quota = { limit = 0.000001, period = "month" }
+action = "shadow"
+
+[[limit]]
+name = "tokens"
+meter = "output_tokens"
+quota = { limit = 10, period = "lifetime" }
+action = "warn"
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tacho.toml"), limits).unwrap();
+    let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    let tacho = Tacho::start(folder.path(), &url, &SETTINGS);
+    for decision in [200, 429, 429] {
+        assert_eq!(check(&tacho).await, decision);
+    }
+    request(&tacho, 1).await;
+    until(&tacho, &url, 5).await;
+    tacho.stop();
+    let events = events(&url).await;
+    let mut told: Vec<String> = events
+        .iter()
+        .map(|row| {
+            let LimitEventRow { kind, limit_name, decision, tenant, subject, meter, max, .. } = row;
+            let (threshold, reason) = (row.threshold, row.reason.as_deref().unwrap_or("-"));
+            let names = [tenant, &row.user_id].map(|name| name.as_deref().unwrap_or("-")).join("/");
+            format!("{limit_name} {kind} {threshold:?} {decision} {reason} {names} {subject} {max} {meter}")
+        })
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            r#"an-hour refusal None deny over_limit acme/user-0 {"user":"user-0"} 1 requests"#,
+            r#"money refusal None shadow over_limit acme/- {"tenant":"acme"} 1000 cost"#,
+            r#"money threshold Some(1.0) shadow - default/- {"tenant":"default"} 1000 cost"#,
+            r#"tokens refusal None warn over_limit acme/- {} 10 output_tokens"#,
+            r#"tokens threshold Some(1.0) warn - default/- {} 10 output_tokens"#,
+        ]
+    );
+    for row in &events {
+        let (start, end) = (&*row.period_started_at, row.period_ends_at.as_deref());
+        match row.limit_name.as_str() {
+            "an-hour" => {
+                assert!(start.ends_with(":00:00.000000Z") && end.unwrap().ends_with(":00:00.000000Z"), "{row:?}")
+            }
+            "money" => assert!(start.ends_with("-01T00:00:00.000000Z") && end.is_some(), "{row:?}"),
+            _ => assert_eq!((start, end), ("1970-01-01T00:00:00.000000Z", None)),
+        }
+        assert_eq!(row.kind == "threshold", row.used > row.max, "{row:?}");
+    }
+}
+
 /// What cannot be written while the database is away waits, and is written when it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_waits_for_the_database() {
