@@ -134,6 +134,21 @@ async fn two_instances_on_one_sqlite_write_each_event_once() {
     three_requests_and_two_hundred_refusals(&format!("sqlite:{}", folder.path().join("tacho.db").display())).await;
 }
 
+/// The drain settles what has come, and what that settlement sees is written too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_writes_what_its_last_settlement_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path());
+    let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    let tacho = Tacho::start(folder.path(), &url, &[("TACHO_ASSEMBLE__QUIET", "30s")]);
+    for number in 1..=3 {
+        request(&tacho, number).await;
+    }
+    tacho.stop();
+    let thresholds: Vec<_> = events(&url).await.iter().map(|row| (row.threshold, row.used)).collect();
+    assert_eq!(thresholds, [(Some(0.5), 3), (Some(1.0), 3)]);
+}
+
 /// Every kind of limit and action: a rate has a window for its period, money is in nano-dollars, and no user is named where none
 /// is counted.
 #[tokio::test(flavor = "multi_thread")]
