@@ -27,14 +27,14 @@ struct Exporting {
 
 impl Exporting {
     async fn start(product: Product, more: &[(&str, &str)]) -> Self {
-        let exporting = Self {
-            folder: tempfile::tempdir().unwrap(),
-            fake: FakeSearch::start(product).await,
-            tacho: None,
-            units: 0,
-        };
+        let exporting = Self::before(product).await;
         exporting.verb(&["setup", "elasticsearch"]);
         exporting.run(more)
+    }
+
+    /// Nothing is set up, and Tacho does not run yet.
+    async fn before(product: Product) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), fake: FakeSearch::start(product).await, tacho: None, units: 0 }
     }
 
     fn run(mut self, more: &[(&str, &str)]) -> Self {
@@ -332,4 +332,48 @@ async fn all_captures_arrive_with_mapped_fields_only_and_fill_each_of_them() {
     }
     store.close().await;
     exporting.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limit_events_go_to_a_data_stream_or_to_monthly_indexes() {
+    const NO_STREAMS: &str =
+        r#"{"error":{"type":"illegal_argument_exception","reason":"unknown field [data_stream]"},"status":400}"#;
+    for (product, is_stream) in [(Product::OpenSearch2, true), (Product::Elasticsearch7, false)] {
+        let mut exporting = Exporting::before(product).await;
+        if !is_stream {
+            let refused = RequestFault::Answer(400, NO_STREAMS);
+            exporting.fake.fail_requests("_index_template/tacho-limits", refused, Times::Next(1));
+        }
+        exporting.verb(&["setup", "elasticsearch"]);
+        let limit = "[[limit]]\nname = \"few\"\nper = [\"tenant\", \"user\"]\nmeter = \"requests\"\n\
+                     quota = { limit = 1, period = \"day\" }\nwarn_at = [0.5]\n";
+        std::fs::write(exporting.folder.path().join("tacho.toml"), limit).unwrap();
+        exporting = exporting.run(&[]);
+        let http = exporting.tacho.as_ref().unwrap().http;
+        let check = || post(JSON, r#"{"tenant": "acme", "user": "ann"}"#).path("/v1/check");
+        assert_eq!(check().send(http).await.status(), 200);
+        assert_eq!(check().send(http).await.status(), 429);
+        let name = if is_stream { "tacho-limits".to_owned() } else { format!("tacho-limits-{}", this_month()) };
+        let begun = Instant::now();
+        let documents = loop {
+            let documents = exporting.fake.documents(&name);
+            if !documents.is_empty() {
+                break documents;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{:?}: {}", exporting.fake.indices(), exporting.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let (id, document) = documents.first_key_value().unwrap();
+        assert_eq!(document.source["event"]["id"], id.as_str());
+        assert_eq!(document.source["tacho"]["limit"], "few");
+        assert_eq!(document.source["user"]["id"], "ann");
+        let (mut sent, known) = (BTreeSet::new(), mapped_fields("limits-component-template.json"));
+        fields(&document.source, "", &mut sent);
+        assert_eq!(sent.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "unmapped");
+        exporting.stop();
+    }
+}
+
+fn this_month() -> String {
+    tacho::app::now().to_string()[..7].replace('-', ".")
 }
