@@ -53,7 +53,9 @@ async fn main() {
     );
     let records = fill(folder.path(), &url, number(1, 400), number(2, 3)).await;
     let search = SearchServer::start(SearchKind::OpenSearch2).await;
-    let template = json!({"index_patterns": ["*"], "template": {"mappings": {"dynamic": false}}});
+    let mut template: Value =
+        serde_json::from_str(include_str!("../deploy/elasticsearch/component-template.json")).unwrap();
+    template["index_patterns"] = json!(["round*", "plain*"]);
     search.put("/_index_template/all", &template).await;
     // The first run warms the server up.
     for round in 0..3 {

@@ -32,16 +32,32 @@ pub(super) fn record(index: &str, change: &RecordChange, epoch: i64) -> Bytes {
     )
     .expect("memory can be written");
     let updated_at = change.changed_at.to_string();
-    let own = Own { state: "live", revision: change.revision, epoch, updated_at: &updated_at, live: None };
     let trace = Id { id: trace_id.to_string() };
     let span = Id { id: span_id.to_string() };
-    let document = match &change.state {
-        RecordState::Live(record, calls) => live(&start, trace, span, own, record, calls),
+    let written = match &change.state {
+        RecordState::Live(record, calls) => {
+            let document = Live {
+                timestamp: &start,
+                trace,
+                span,
+                event: Event { duration: nanoseconds(record.response_time_ms), outcome: outcome(record) },
+                service: record.service.as_deref().map(|name| Name { name }),
+                user: record.user_id.as_deref().map(|id| Id { id }),
+                http: Http {
+                    request: record.method.as_deref().map(|method| Method { method }),
+                    response: record.status_code.map(|status_code| Status { status_code }),
+                },
+                error: record.error_message.as_deref().filter(|error| is_type(error)).map(|kind| Type { kind }),
+                tacho: own(change.revision, epoch, &updated_at, record, calls),
+            };
+            serde_json::to_writer(&mut lines, &document)
+        }
         RecordState::Gone => {
-            Document { timestamp: &start, trace, span, tacho: Own { state: "gone", ..own }, live: None }
+            let tacho = OwnOfGone { state: "gone", revision: change.revision, epoch, updated_at: &updated_at };
+            serde_json::to_writer(&mut lines, &Gone { timestamp: &start, trace, span, tacho })
         }
     };
-    serde_json::to_writer(&mut lines, &document).expect("a document is texts and numbers under names that are texts");
+    written.expect("a document is texts and numbers under names that are texts");
     lines.push(b'\n');
     lines.into()
 }
@@ -94,32 +110,13 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-fn live<'a>(
-    start: &'a str,
-    trace: Id<String>,
-    span: Id<String>,
-    own: Own<'a>,
-    record: &'a RecordRow,
-    calls: &'a [CallRow],
-) -> Document<'a> {
-    let failed = record.error_message.is_some() || record.status_code.is_some_and(|status| status >= 500);
-    let outcome = match record.status_code {
-        _ if failed => "failure",
+fn outcome(record: &RecordRow) -> &'static str {
+    match record.status_code {
+        _ if record.error_message.is_some() => "failure",
+        Some(500..) => "failure",
         Some(_) => "success",
         None => "unknown",
-    };
-    let fields = Fields {
-        event: Event { duration: nanoseconds(record.response_time_ms), outcome },
-        service: record.service.as_deref().map(|name| Name { name }),
-        user: record.user_id.as_deref().map(|id| Id { id }),
-        http: Http {
-            request: record.method.as_deref().map(|method| Method { method }),
-            response: record.status_code.map(|status_code| Status { status_code }),
-        },
-        error: record.error_message.as_deref().filter(|error| is_type(error)).map(|kind| Type { kind }),
-    };
-    let tacho = Own { live: Some(Amounts { calls: calls.iter().map(call).collect(), ..amounts(record) }), ..own };
-    Document { timestamp: start, trace, span, tacho, live: Some(fields) }
+    }
 }
 
 /// With `privacy.error_messages` the column holds texts, which may quote content.
@@ -133,18 +130,28 @@ fn nanoseconds(milliseconds: f64) -> i64 {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct Gone<'a> {
     #[serde(rename = "@timestamp")]
     timestamp: &'a str,
     trace: Id<String>,
     span: Id<String>,
-    tacho: Own<'a>,
-    #[serde(flatten)]
-    live: Option<Fields<'a>>,
+    tacho: OwnOfGone<'a>,
 }
 
 #[derive(Serialize)]
-struct Fields<'a> {
+struct OwnOfGone<'a> {
+    state: &'static str,
+    revision: i64,
+    epoch: i64,
+    updated_at: &'a str,
+}
+
+#[derive(Serialize)]
+struct Live<'a> {
+    #[serde(rename = "@timestamp")]
+    timestamp: &'a str,
+    trace: Id<String>,
+    span: Id<String>,
     event: Event,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<Name<'a>>,
@@ -153,6 +160,7 @@ struct Fields<'a> {
     http: Http<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Type<'a>>,
+    tacho: Own<'a>,
 }
 
 #[derive(Serialize)]
@@ -201,12 +209,6 @@ struct Own<'a> {
     revision: i64,
     epoch: i64,
     updated_at: &'a str,
-    #[serde(flatten)]
-    live: Option<Amounts<'a>>,
-}
-
-#[derive(Serialize)]
-struct Amounts<'a> {
     tenant: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
@@ -230,19 +232,13 @@ struct Amounts<'a> {
     total_tokens: i64,
     unknown_usage_calls: i64,
     unpriced_calls: i64,
-    #[serde(flatten)]
-    cost: Cost,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    calls: Vec<Call<'a>>,
-}
-
-/// Absent when unknown.
-#[derive(Serialize)]
-struct Cost {
+    /// Absent when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_nanousd: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calls: Vec<Call<'a>>,
 }
 
 #[derive(Serialize)]
@@ -279,9 +275,12 @@ struct Call<'a> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display; the exact amount stands beside it")]
-fn amounts(record: &RecordRow) -> Amounts<'_> {
-    let cost_usd = record.cost_nanousd.map(|cost| cost as f64 / NANOS_PER_DOLLAR);
-    Amounts {
+fn own<'a>(revision: i64, epoch: i64, updated_at: &'a str, record: &'a RecordRow, calls: &'a [CallRow]) -> Own<'a> {
+    Own {
+        state: "live",
+        revision,
+        epoch,
+        updated_at,
         tenant: &record.tenant,
         instance: record.instance.as_deref(),
         agent_id: record.agent_id.as_deref(),
@@ -300,8 +299,9 @@ fn amounts(record: &RecordRow) -> Amounts<'_> {
         total_tokens: record.total_tokens,
         unknown_usage_calls: record.unknown_usage_calls,
         unpriced_calls: record.unpriced_calls,
-        cost: Cost { cost_nanousd: record.cost_nanousd, cost_usd },
-        calls: Vec::new(),
+        cost_nanousd: record.cost_nanousd,
+        cost_usd: record.cost_nanousd.map(|cost| cost as f64 / NANOS_PER_DOLLAR),
+        calls: calls.iter().map(call).collect(),
     }
 }
 
