@@ -37,5 +37,8 @@ fn read(config: &TelemetryConfig) -> Result<EnvFilter, String> {
 /// An error with its causes in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
+    // Some libraries show their cause as their own text.
+    texts.dedup();
+    texts.join(": ")
 }

@@ -112,7 +112,7 @@ pub(super) fn sink(config: &Config, name: &'static str) -> Result<Sink, ExportEr
 async fn refill(export: &Export, span: Span) -> Result<String, ExportError> {
     let bar = bar(export.store.count_between(span).await?);
     let mut refill = Refill::new(export.clone(), span);
-    let mut done = Refilled::default();
+    let (mut done, mut told) = (Refilled::default(), None);
     loop {
         let step = tokio::select! {
             step = refill.step() => step?,
@@ -125,6 +125,13 @@ async fn refill(export: &Export, span: Span) -> Result<String, ExportError> {
             None => break,
         }
         bar.set_position(done.finished);
+        let complaint = refill.complaint().map(str::to_owned);
+        if complaint != told {
+            if let Some(reason) = &complaint {
+                super::say_error(&format!("the sink takes nothing now and is tried again: {reason}"));
+            }
+            told = complaint;
+        }
     }
     bar.finish_and_clear();
     let aside = match done.set_aside {

@@ -129,6 +129,11 @@ impl<P> Delivery<P> {
         }
     }
 
+    /// Why the sink takes nothing now, if so.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+
     pub(super) fn is_held(&self) -> bool {
         Instant::now() < self.not_before
     }

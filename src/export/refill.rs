@@ -17,7 +17,7 @@ const LETTERS: u32 = 500;
 pub enum NotSent {
     #[error("records cannot be read")]
     Persist(#[from] PersistError),
-    #[error("the sink cannot be asked: {0}")]
+    #[error("the sink takes nothing now: {0}")]
     Sink(String),
 }
 
@@ -67,6 +67,11 @@ impl Refill {
             self.done.until = Some(key.started_at);
         }
         Ok(Some(self.done))
+    }
+
+    /// Why the sink takes nothing now, if so. It is tried again.
+    pub fn complaint(&self) -> Option<&str> {
+        self.delivery.complaint()
     }
 
     async fn read(&mut self) -> Result<(), NotSent> {
@@ -125,6 +130,10 @@ async fn send_letters(export: &Export, some: &[ExportDeadLetter]) -> Result<Vec<
     let mut dead = Vec::new();
     while !delivery.is_idle() {
         delivery.step().await;
+        // Somebody waits for it, and can try again.
+        if let Some(reason) = delivery.complaint() {
+            return Err(NotSent::Sink(reason.to_owned()));
+        }
         if let Some(((), aside)) = delivery.take_finished() {
             for letter in aside {
                 let stream = if letter.key.record().is_some() { Stream::Usage } else { Stream::Limits };

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::task::JoinSet;
 
-use crate::support::client::{PROTOBUF, post};
+use super::export::mapped_fields;
+use crate::support::captures::{self, Transport};
+use crate::support::client::{JSON, PROTOBUF, call, post};
 use crate::support::load::Shape;
 use crate::support::postgres::Postgres;
 use crate::support::search::{SearchKind, SearchServer};
@@ -96,8 +98,39 @@ async fn drill(kind: SearchKind, seed: u64) {
         records.len()
     );
     assert!(gone > 0 && amended > gone, "{gone} gone, {amended} amended");
+    every_field_is_found(&server, &url, &twins[0]).await;
     for tacho in twins {
         tokio::task::spawn_blocking(|| tacho.stop()).await.unwrap();
+    }
+}
+
+/// With all captures there is a document for each field of the shipped mappings, and the server finds it.
+async fn every_field_is_found(server: &SearchServer, url: &str, tacho: &Tacho) {
+    for body in captures::all().iter().flat_map(|capture| &capture.bodies) {
+        match body.transport {
+            Transport::Grpc => assert_eq!(call(&body.bytes).send(tacho.grpc).await, "Ok"),
+            Transport::Protobuf => assert!(sent(tacho.otlp_http, &body.bytes).await),
+            Transport::Json => {
+                assert_eq!(post(JSON, body.bytes.clone()).send(tacho.otlp_http).await.status(), 200);
+            }
+        }
+    }
+    let begun = Instant::now();
+    loop {
+        server.refresh("tacho-usage-*").await;
+        let mut missing = Vec::new();
+        for field in mapped_fields("component-template.json") {
+            let query = json!({"size": 0, "track_total_hits": true, "query": {"exists": {"field": &field}}});
+            let found = server.search("tacho-usage-*", &query).await;
+            if found["hits"]["total"]["value"].as_u64() == Some(0) {
+                missing.push(field);
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "in no document: {missing:?}; {url}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
