@@ -1,6 +1,6 @@
 //! The client of the cluster: which node is asked, as whom, and with media types that every version takes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Client {
         if let Some(credentials) = credentials(config)? {
             builder = builder.auth(credentials);
         }
-        if let Some(path) = &config.ca_file {
+        if let Some(path) = named(&config.ca_file) {
             let pem = read(path)?;
             let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", path.display()))?;
             builder = builder.cert_validation(CertificateValidation::Full(certificate));
@@ -128,7 +128,7 @@ async fn compressed(body: Vec<u8>) -> Result<Vec<u8>, Hold> {
 }
 
 fn credentials(config: &ElasticsearchConfig) -> Result<Option<Credentials>, String> {
-    if let Some(path) = &config.api_key_file {
+    if let Some(path) = named(&config.api_key_file) {
         let key = text(path)?;
         return Ok(Some(match key.split_once(':') {
             Some((id, secret)) => Credentials::ApiKey(id.to_owned(), secret.to_owned()),
@@ -138,8 +138,13 @@ fn credentials(config: &ElasticsearchConfig) -> Result<Option<Credentials>, Stri
     if config.username.is_empty() {
         return Ok(None);
     }
-    let password = config.password_file.as_deref().map(text).transpose()?.unwrap_or_default();
+    let password = named(&config.password_file).map(text).transpose()?.unwrap_or_default();
     Ok(Some(Credentials::Basic(config.username.clone(), password)))
+}
+
+/// An empty name is none.
+fn named(path: &Option<PathBuf>) -> Option<&Path> {
+    path.as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
 fn text(path: &Path) -> Result<String, String> {
