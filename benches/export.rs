@@ -100,16 +100,16 @@ async fn export(folder: &Path, url: &str, search: &SearchServer, records: usize,
     while metric(&tacho, written).await == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let (before, begun, cpu) = (metric(&tacho, written).await, Instant::now(), cpu_time(&tacho));
+    let (before, begun, cpu) = (metric(&tacho, written).await, Instant::now(), tacho.cpu_time());
     while metric(&tacho, written).await < records {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let (documents, time, cpu) = ((records - before) as f64, begun.elapsed(), cpu_time(&tacho) - cpu);
+    let (documents, time, cpu) = ((records - before) as f64, begun.elapsed(), tacho.cpu_time() - cpu);
     println!(
         "tacho:              {:>6.0} documents/s, {:.1} us of CPU each, peak memory {} MiB",
         documents / time.as_secs_f64(),
         cpu.as_secs_f64() * 1e6 / documents,
-        peak_memory(&tacho) >> 20
+        tacho.peak_memory() >> 20
     );
     tacho.stop();
 }
@@ -173,19 +173,4 @@ async fn bodies(search: &SearchServer, round: u32, connections: usize) -> Vec<St
 async fn metric(tacho: &Tacho, name: &str) -> usize {
     let metrics = post(JSON, "").method("GET").path("/metrics").send(tacho.http).await.text();
     metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.trim().parse().unwrap())
-}
-
-/// CPU time so far, of all threads. The kernel counts in hundredths of a second.
-fn cpu_time(tacho: &Tacho) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", tacho.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-/// The most resident memory it ever had, in bytes.
-fn peak_memory(tacho: &Tacho) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", tacho.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }

@@ -80,7 +80,7 @@ async fn outage(length: Duration) {
     let url = server.database("outage");
     let tacho = start(folder.path(), &url);
     server.halt();
-    let (cpu, taken, refused) = (cpu_time(&tacho), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (cpu, taken, refused) = (tacho.cpu_time(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (shape, next, end) = (shape(3), Arc::new(AtomicU64::new(0)), Instant::now() + length);
     let mut senders = JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -100,11 +100,11 @@ async fn outage(length: Duration) {
         });
     }
     senders.join_all().await;
-    let (spans, cpu) = (taken.load(Ordering::Relaxed), cpu_time(&tacho) - cpu);
+    let (spans, cpu) = (taken.load(Ordering::Relaxed), tacho.cpu_time() - cpu);
     println!("Postgres away for {} s under full load, {CONNECTIONS} connections", length.as_secs());
     println!("acknowledged: {spans} spans, {:.0} per CPU-second", spans as f64 / cpu.as_secs_f64());
     println!("refused:      {} bodies, when the journal was full", refused.load(Ordering::Relaxed));
-    println!("peak memory:  {} MiB", peak_memory(&tacho) >> 20);
+    println!("peak memory:  {} MiB", tacho.peak_memory() >> 20);
     tacho.signal("-KILL");
     assert!(!tacho.wait().success());
     server.resume();
@@ -114,14 +114,14 @@ async fn outage(length: Duration) {
     tokio::time::sleep(REPLAY).await;
     let rate = written(&tacho).await as f64 / REPLAY.as_secs_f64();
     println!("replay:       {rate:.0} records/s with {} calls each, into Postgres", shape.calls);
-    println!("peak memory:  {} MiB while replaying", peak_memory(&tacho) >> 20);
+    println!("peak memory:  {} MiB while replaying", tacho.peak_memory() >> 20);
 }
 
 async fn measure(tacho: &Tacho, bodies: Vec<Vec<u8>>, spans: u64, records: u64) {
-    let cpu_before = cpu_time(tacho);
+    let cpu_before = tacho.cpu_time();
     let begun = Instant::now();
     let mut acks = send(tacho, bodies).await;
-    let (sent, cpu_sent) = (begun.elapsed(), cpu_time(tacho) - cpu_before);
+    let (sent, cpu_sent) = (begun.elapsed(), tacho.cpu_time() - cpu_before);
     let mut first = None;
     let writing = loop {
         let written = written(tacho).await;
@@ -135,7 +135,7 @@ async fn measure(tacho: &Tacho, bodies: Vec<Vec<u8>>, spans: u64, records: u64) 
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let cpu = cpu_time(tacho) - cpu_before;
+    let cpu = tacho.cpu_time() - cpu_before;
     acks.sort_unstable();
     let rate = |count: u64, time: Duration| count as f64 / time.as_secs_f64();
     let [p50, p99] = percentiles(&acks);
@@ -143,7 +143,7 @@ async fn measure(tacho: &Tacho, bodies: Vec<Vec<u8>>, spans: u64, records: u64) 
     println!("written:      {:.0} records/s, from the first record on", rate(records, writing));
     println!("CPU:          {:.0} spans per CPU-second to the last answer", rate(spans, cpu_sent));
     println!("              {:.0} spans per CPU-second to the last record", rate(spans, cpu));
-    println!("peak memory:  {} MiB", peak_memory(tacho) >> 20);
+    println!("peak memory:  {} MiB", tacho.peak_memory() >> 20);
 }
 
 /// How long each answer took.
@@ -201,20 +201,4 @@ fn percentiles(sorted: &[Duration]) -> [f64; 2] {
 
 fn spans_of(shape: &Shape) -> u64 {
     shape.traces * (1 + shape.calls)
-}
-
-/// CPU time so far, of all threads. The kernel counts in hundredths of a second.
-fn cpu_time(tacho: &Tacho) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", tacho.pid())).unwrap();
-    // Behind the name, which may hold anything, the 12th and 13th field are user and system time.
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-/// The most resident memory it ever had, in bytes.
-fn peak_memory(tacho: &Tacho) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", tacho.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, SetAside};
@@ -115,7 +115,10 @@ impl Follower {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if delivery.has_room() && !delivery.is_held() && Instant::now() >= look {
-                match self.read(&mut cursor, since, &mut delivery).await {
+                // A sink that does not answer may be asked for longer than the lease lasts.
+                let read = self.read(&mut cursor, since, &mut delivery);
+                let Ok(read) = self.beating(&mut beat, read).await else { return Ended::Lost };
+                match read {
                     Ok(is_last) => look = Instant::now() + if is_last { LOOK } else { Duration::ZERO },
                     Err(hold) => delivery.hold(&hold),
                 }
@@ -131,6 +134,19 @@ impl Follower {
             }
             if let Err(LeaseLost) = self.acknowledge(&mut delivery).await {
                 return Ended::Lost;
+            }
+        }
+    }
+
+    /// Does this, and shows meanwhile that this instance lives.
+    async fn beating<T>(&self, beat: &mut Interval, work: impl Future<Output = T>) -> Result<T, LeaseLost> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                _ = beat.tick() => if let Ok(Err(lost)) = self.keep().await {
+                    return Err(lost);
+                },
             }
         }
     }

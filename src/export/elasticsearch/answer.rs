@@ -81,7 +81,8 @@ fn trouble(status: u16, body: &[u8]) -> Trouble {
         (_, kind) if is_for_operator(status, kind, fault.reason.as_deref()) => Trouble::Again(Hold::Operator(reason)),
         (429, "circuit_breaking_exception") => Trouble::Again(Hold::Memory(reason)),
         (408 | 425 | 429, _) => Trouble::Again(Hold::Busy(reason)),
-        (400, _) => Trouble::Refused(reason),
+        // What names no fault of ours comes from something in between, which would refuse every document.
+        (400, kind) if !kind.is_empty() => Trouble::Refused(reason),
         // Wrong rights, a wrong path, a server that does not know our media type.
         (300..=499, _) => Trouble::Again(Hold::Operator(reason)),
         _ => Trouble::Again(Hold::Away(reason)),

@@ -13,6 +13,7 @@ use crate::support::captures;
 use crate::support::client::{JSON, PROTOBUF, call, post};
 use crate::support::fake_search::{Document, FakeSearch, Item, ItemFault, Product, RequestFault, Times};
 use crate::support::load::Shape;
+use crate::support::proxy::{Fault, FaultProxy};
 use crate::support::tacho_process::Tacho;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -222,6 +223,33 @@ async fn a_request_that_is_too_large_is_divided() {
     exporting.requests(50).await;
     exporting.documents(50).await;
     assert!(exporting.fake.counts().biggest_body > 4_000);
+    exporting.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_away_lags_and_gets_all_of_it_later() {
+    const LAG: &str = "tacho_export_lag_seconds{sink=\"elasticsearch\"}";
+    let exporting = Exporting::before(Product::OpenSearch3).await;
+    exporting.verb(&["setup", "elasticsearch"]);
+    let proxy = FaultProxy::before(exporting.fake.address()).await;
+    proxy.set(Fault::Refuse).await;
+    let through = format!("[\"{}\"]", proxy.url());
+    let mut exporting = exporting.run(&[("TACHO_EXPORT__ELASTICSEARCH__URLS", &through)]);
+    for _ in 0..20 {
+        exporting.requests(100).await;
+    }
+    let begun = Instant::now();
+    while exporting.metric(LAG).await.partial_cmp(&1.0) != Some(std::cmp::Ordering::Greater) {
+        assert!(begun.elapsed() < PATIENCE, "{}", exporting.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(exporting.fake.counts().bulks, 0);
+    proxy.set(Fault::None).await;
+    exporting.documents(2_000).await;
+    while exporting.metric(LAG).await != 0.0 {
+        assert!(begun.elapsed() < PATIENCE, "{}", exporting.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     exporting.stop();
 }
 

@@ -64,6 +64,24 @@ impl Tacho {
         self.process.id()
     }
 
+    /// CPU time so far, of all threads. The kernel counts in hundredths of a second.
+    #[allow(dead_code, reason = "benches measure it")]
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name, which may hold anything, the 12th and 13th field are user and system time.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// The most resident memory it ever had, in bytes.
+    #[allow(dead_code, reason = "benches measure it")]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Sends a signal and does not wait.
     pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
