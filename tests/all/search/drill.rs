@@ -17,13 +17,16 @@ use tokio::task::JoinSet;
 use super::export::mapped_fields;
 use crate::support::captures::{self, Transport};
 use crate::support::client::{JSON, PROTOBUF, call, post};
+use crate::support::half_refuser::HalfRefuser;
 use crate::support::load::Shape;
 use crate::support::postgres::Postgres;
+use crate::support::proxy::{Fault, FaultProxy};
 use crate::support::search::{SearchKind, SearchServer};
-use crate::support::search_proxy::{SearchProxy, Weather};
 use crate::support::tacho_process::Tacho;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// In the head of an answer or soon behind it.
+const CUT: Fault = Fault::CutAfter(150);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_records_in_elasticsearch_7() {
@@ -43,7 +46,8 @@ async fn documents_are_records_in_opensearch_3() {
 async fn drill(kind: SearchKind, seed: u64) {
     let (folder, postgres) = (tempfile::tempdir().unwrap(), Postgres::start());
     let (mut server, url) = (SearchServer::start(kind).await, postgres.database("drill"));
-    let proxy = SearchProxy::start(server.url()).await;
+    let half = HalfRefuser::before(server.url()).await;
+    let proxy = FaultProxy::before(half.address()).await;
     set_up(folder.path(), &url, &proxy);
     let start = |name: &str| {
         let folder = folder.path().join(name);
@@ -56,27 +60,26 @@ async fn drill(kind: SearchKind, seed: u64) {
     listen(&twins);
     let senders = Senders::start(seed, &addresses);
     let pause = |millis| tokio::time::sleep(Duration::from_millis(millis));
-    for weather in [
-        Weather::Fair,
-        Weather::HalfRefused,
-        Weather::Slow(Duration::from_millis(700)),
-        Weather::CutAnswers,
-        Weather::Unavailable,
-    ] {
-        proxy.set(weather);
+    pause(2_500).await;
+    half.refuse(true);
+    pause(2_500).await;
+    half.refuse(false);
+    for fault in [Fault::Delay(Duration::from_millis(700)), CUT, Fault::Refuse] {
+        proxy.set(fault).await;
         pause(2_500).await;
     }
-    proxy.set(Weather::Fair);
+    proxy.set(Fault::None).await;
     server.kill();
     // Whoever serves the sink dies meanwhile; its twin takes over.
     twins.remove(0).signal("-KILL");
     pause(1_000).await;
-    proxy.set(Weather::HalfRefused);
+    half.refuse(true);
     server.restart().await;
     pause(7_000).await;
+    half.refuse(false);
     twins.push(start("one"));
     listen(&twins);
-    proxy.set(Weather::CutAnswers);
+    proxy.set(CUT).await;
     pause(1_500).await;
     server.pause();
     twins.remove(0).signal("-KILL");
@@ -85,10 +88,10 @@ async fn drill(kind: SearchKind, seed: u64) {
     twins.push(start("two"));
     listen(&twins);
     pause(3_000).await;
-    proxy.set(Weather::Fair);
+    proxy.set(Fault::None).await;
     let traces = senders.finish(&twins).await;
     let records = settled(&url, traces).await;
-    let (refused, cut) = proxy.faults();
+    let (refused, cut) = (half.refused(), proxy.answers_cut());
     assert!(refused > 0 && cut > 0, "{refused} documents refused, {cut} answers cut");
     equal(&server, &url, &records).await;
     let gone = records.values().filter(|record| record.state == "gone").count();
@@ -134,7 +137,7 @@ async fn every_field_is_found(server: &SearchServer, url: &str, tacho: &Tacho) {
     }
 }
 
-fn settings(proxy: &SearchProxy) -> [(&'static str, String); 5] {
+fn settings(proxy: &FaultProxy) -> [(&'static str, String); 5] {
     [
         ("TACHO_ASSEMBLE__QUIET", "200ms".to_owned()),
         ("TACHO_ASSEMBLE__MAX_AGE", "1s".to_owned()),
@@ -144,7 +147,7 @@ fn settings(proxy: &SearchProxy) -> [(&'static str, String); 5] {
     ]
 }
 
-fn set_up(folder: &Path, url: &str, proxy: &SearchProxy) {
+fn set_up(folder: &Path, url: &str, proxy: &FaultProxy) {
     let done = std::process::Command::new(env!("CARGO_BIN_EXE_tacho"))
         .args(["setup", "elasticsearch"])
         .current_dir(folder)

@@ -1,34 +1,18 @@
-//! Stands before a real search server and does to it what networks and overload do: delays, cuts answers, refuses half of a request.
+//! Stands before a real search server and refuses half of each bulk request, as a server does whose queue is full.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// What happens to each request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    Fair,
-    /// The answer comes after a while.
-    Slow(Duration),
-    /// The server has done its work, and half of its answer arrives.
-    CutAnswers,
-    /// Every second document of a bulk request never reaches the server and gets a 429.
-    HalfRefused,
-    /// Nothing is passed on.
-    Unavailable,
-}
-
-pub struct SearchProxy {
+pub struct HalfRefuser {
     address: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
@@ -37,22 +21,16 @@ pub struct SearchProxy {
 struct Shared {
     target: String,
     client: reqwest::Client,
-    weather: Mutex<Weather>,
+    refuses: AtomicBool,
     refused: AtomicU64,
-    cut: AtomicU64,
 }
 
-impl SearchProxy {
-    pub async fn start(target: String) -> Self {
+impl HalfRefuser {
+    pub async fn before(target: String) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let shared = Arc::new(Shared {
-            target,
-            client,
-            weather: Mutex::new(Weather::Fair),
-            refused: AtomicU64::new(0),
-            cut: AtomicU64::new(0),
-        });
+        let (refuses, refused) = (AtomicBool::new(false), AtomicU64::new(0));
+        let shared = Arc::new(Shared { target, client, refuses, refused });
         let router = axum::Router::new().fallback(pass).with_state(Arc::clone(&shared));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -61,17 +39,18 @@ impl SearchProxy {
         Self { address, shared, _tasks: tasks }
     }
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
-    pub fn set(&self, weather: Weather) {
-        *self.shared.weather.lock().unwrap() = weather;
+    /// Whether every second document of a bulk request gets a 429 and never reaches the server.
+    pub fn refuse(&self, refuses: bool) {
+        self.shared.refuses.store(refuses, Ordering::Relaxed);
     }
 
-    /// Documents that were refused, and answers that were cut.
-    pub fn faults(&self) -> (u64, u64) {
-        (self.shared.refused.load(Ordering::Relaxed), self.shared.cut.load(Ordering::Relaxed))
+    /// Documents that were refused.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -82,34 +61,12 @@ async fn pass(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let weather = *shared.weather.lock().unwrap();
-    let bulk = uri.path() == "/_bulk";
-    match weather {
-        Weather::Unavailable => answer(StatusCode::SERVICE_UNAVAILABLE, Body::empty()),
-        Weather::HalfRefused if bulk => half(&shared, &uri, headers, &body).await,
-        _ => {
-            let Some((status, text)) = shared.forward(method, &uri, headers, body).await else {
-                return answer(StatusCode::BAD_GATEWAY, Body::empty());
-            };
-            match weather {
-                Weather::Slow(pause) => {
-                    tokio::time::sleep(pause).await;
-                    answer(status, text.into())
-                }
-                Weather::CutAnswers if bulk => {
-                    shared.cut.fetch_add(1, Ordering::Relaxed);
-                    let part = text.slice(..text.len() / 2);
-                    let torn = std::io::Error::other("cut");
-                    answer(
-                        status,
-                        Body::from_stream(
-                            futures_util::stream::iter([Ok(part)]).chain(futures_util::stream::iter([Err(torn)])),
-                        ),
-                    )
-                }
-                _ => answer(status, text.into()),
-            }
-        }
+    if uri.path() == "/_bulk" && shared.refuses.load(Ordering::Relaxed) {
+        return half(&shared, &uri, headers, &body).await;
+    }
+    match shared.forward(method, &uri, headers, body).await {
+        Some((status, text)) => answer(status, text.into()),
+        None => answer(StatusCode::BAD_GATEWAY, Body::empty()),
     }
 }
 
