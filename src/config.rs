@@ -1,14 +1,17 @@
 //! The configuration: the sections of the stages joined into one tree. `tacho.toml` < environment < flags; an unknown key or a
 //! wrong value stops the start and names the line or the variable.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::auth::AuthConfig;
 use crate::export::ExportConfig;
 use crate::ingest::IngestConfig;
 use crate::journal::JournalConfig;
 use crate::limit::{LimitsConfig, Rules};
+use crate::listen::TlsConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::NotifyConfig;
 use crate::persist::DatabaseConfig;
@@ -21,6 +24,8 @@ pub struct Config {
     /// The embedded database and what else must survive a restart.
     pub data_dir: PathBuf,
     pub listen: ListenConfig,
+    pub auth: AuthConfig,
+    pub tls: TlsConfig,
     pub database: DatabaseConfig,
     pub ingest: IngestConfig,
     pub journal: JournalConfig,
@@ -42,6 +47,8 @@ impl Default for Config {
         Self {
             data_dir: "./tacho-data".into(),
             listen: ListenConfig::default(),
+            auth: AuthConfig::default(),
+            tls: TlsConfig::default(),
             database: DatabaseConfig::default(),
             ingest: IngestConfig::default(),
             journal: JournalConfig::default(),
@@ -66,13 +73,23 @@ pub struct ListenConfig {
     pub otlp_grpc: String,
     pub otlp_http: String,
     pub http: String,
+    /// Of the metrics and the health, if they are to have one of their own; else they are served with `http`.
+    pub metrics: String,
+    /// Most connections of each listener. One more ends one that was idle, of strangers first.
+    pub max_connections: NonZeroUsize,
 }
 
 impl Default for ListenConfig {
     /// Loopback: a sidecar's bot is on the same host, and spans are nobody else's business.
     fn default() -> Self {
         let local = |port| format!("127.0.0.1:{port}");
-        Self { otlp_grpc: local(4317), otlp_http: local(4318), http: local(9464) }
+        Self {
+            otlp_grpc: local(4317),
+            otlp_http: local(4318),
+            http: local(9464),
+            metrics: String::new(),
+            max_connections: const { NonZeroUsize::new(1024).expect("a bound is no zero") },
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod api;
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod export;
 pub mod ingest;
 mod journal;
 pub mod limit;
+pub mod listen;
 pub mod metrics;
 mod notify;
 pub mod persist;

@@ -1,14 +1,15 @@
-//! `/v1/accounts`: accounts and their history; a plan is set and an account reset by POST. These take JSON only, which a page in a
-//! browser cannot send to another host without asking first.
+//! `/v1/accounts`: accounts and their history; a plan is set and an account reset by POST.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::{Body, Path, Query};
 use super::problem::Problem;
 use super::{Handles, LARGEST_PAGE};
-use crate::persist::{AccountFilter, AccountPage};
+use crate::auth::Caller;
+use crate::persist::{AccountFilter, AccountPage, Act};
 use tacho_core::domain::account::AccountId;
 
 /// Entries of the history that are shown with an account.
@@ -74,24 +75,31 @@ pub(super) async fn show(State(handles): State<Handles>, Path(path): Path<Whose>
 pub(super) async fn set_plan(
     State(handles): State<Handles>,
     Path(path): Path<Whose>,
-    Json(wish): Json<SetPlan>,
+    Extension(caller): Extension<Caller>,
+    Body(wish): Body<SetPlan>,
 ) -> Result<Json<Value>, Problem> {
     let store = handles.store()?;
     let plan = store.plans().get(&wish.plan).ok_or_else(|| Problem::Choice {
         name: "plan",
         known: store.plans().iter().map(|plan| plan.name.to_string()).collect::<Vec<_>>().join(", "),
     })?;
-    let row = store.set_plan(&path.id(), plan, wish.reason.as_deref(), (handles.now)()).await?;
+    let row = store.set_plan(&path.id(), plan, &by(&caller, wish.reason.as_deref(), &handles)).await?;
     Ok(Json(json!({"account": row.ok_or(Problem::NoAccount)?})))
 }
 
 pub(super) async fn reset(
     State(handles): State<Handles>,
     Path(path): Path<Whose>,
-    Json(wish): Json<Reset>,
+    Extension(caller): Extension<Caller>,
+    Body(wish): Body<Reset>,
 ) -> Result<Json<Value>, Problem> {
-    let row = handles.store()?.reset(&path.id(), wish.reason.as_deref(), (handles.now)()).await?;
+    let row = handles.store()?.reset(&path.id(), &by(&caller, wish.reason.as_deref(), &handles)).await?;
     Ok(Json(json!({"account": row.ok_or(Problem::NoAccount)?})))
+}
+
+/// Who does it: by the name and the id of the token.
+fn by<'a>(caller: &Caller, reason: Option<&'a str>, handles: &Handles) -> Act<'a> {
+    Act { actor: format!("token {} ({})", caller.name, caller.token), reason, at: (handles.now)() }
 }
 
 #[derive(Deserialize)]

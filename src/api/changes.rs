@@ -1,9 +1,10 @@
 //! `/v1/usage/changes`: the feed, for whoever keeps a copy of the records.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
+use super::extract::Query;
 use super::problem::Problem;
 use super::{Handles, LARGEST_PAGE};
 use crate::persist::{CallRow, Cursor, RecordChange, RecordRow, RecordState};
@@ -52,9 +53,8 @@ enum Shown {
 
 pub(super) async fn changes(
     State(handles): State<Handles>,
-    query: Result<Query<ChangesQuery>, axum::extract::rejection::QueryRejection>,
+    Query(query): Query<ChangesQuery>,
 ) -> Result<Json<Changes>, Problem> {
-    let Query(query) = query?;
     let store = handles.store()?;
     let after = match (&query.after, &query.since) {
         (Some(_), Some(_)) => return Err(Problem::Choice { name: "since", known: "after, since: either".to_owned() }),

@@ -1,13 +1,13 @@
 //! `/v1/check`, `/v1/settle`, `/v1/release` and `/v1/limits`: the limits before, during and after a request.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use serde::Deserialize;
 
 use super::Handles;
+use super::extract::{Body, Query};
 use super::problem::Problem;
 use super::refusal::{self, Form};
 use crate::limit::{Asked, Decision, Dollars, Origin, Reservation, Usage};
@@ -51,9 +51,8 @@ pub(super) struct ReleaseBody {
 pub(super) async fn check(
     State(handles): State<Handles>,
     headers: HeaderMap,
-    body: Result<Json<AskedBody>, JsonRejection>,
+    Body(body): Body<AskedBody>,
 ) -> Result<Response, Problem> {
-    let Json(body) = body?;
     let asked = body.asked(&headers)?;
     Ok(match handles.limits.check(&asked).await {
         Decision::Admit(admission) => refusal::allowed(&admission),
@@ -63,11 +62,7 @@ pub(super) async fn check(
     })
 }
 
-pub(super) async fn settle(
-    State(handles): State<Handles>,
-    body: Result<Json<SettleBody>, JsonRejection>,
-) -> Result<Response, Problem> {
-    let Json(body) = body?;
+pub(super) async fn settle(State(handles): State<Handles>, Body(body): Body<SettleBody>) -> Result<Response, Problem> {
     let reservation = reservation(&body.reservation)?;
     let used = Usage {
         requests: 1,
@@ -84,9 +79,8 @@ pub(super) async fn settle(
 
 pub(super) async fn release(
     State(handles): State<Handles>,
-    body: Result<Json<ReleaseBody>, JsonRejection>,
+    Body(body): Body<ReleaseBody>,
 ) -> Result<Response, Problem> {
-    let Json(body) = body?;
     let reservation = reservation(&body.reservation)?;
     // Once is as good as twice.
     let released = handles.limits.release(reservation);
@@ -96,9 +90,8 @@ pub(super) async fn release(
 /// How the limits of one subject stand.
 pub(super) async fn limits(
     State(handles): State<Handles>,
-    query: Result<Query<AskedBody>, QueryRejection>,
+    Query(query): Query<AskedBody>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query?;
     let asked = query.asked(&HeaderMap::new())?;
     let states = handles.limits.show(&asked).await;
     let limits: Vec<_> = states.iter().map(refusal::shown).collect();

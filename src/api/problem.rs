@@ -1,11 +1,11 @@
 //! Why a question is not answered, as the asker is told.
 
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::Handles;
+use crate::auth::problem;
 use crate::limit::Reservation;
 use crate::persist::{FeedError, PersistError, Store};
 
@@ -21,6 +21,10 @@ pub(super) enum Problem {
     Body(#[from] JsonRejection),
     #[error("{0}")]
     Query(#[from] QueryRejection),
+    #[error("{0}")]
+    Path(#[from] PathRejection),
+    #[error("the body did not come in time")]
+    Slow,
     #[error("`{name}` is not {wanted}: `{value}`")]
     Malformed { name: &'static str, wanted: &'static str, value: String },
     #[error("there is no reservation {0}: it was settled, released, or waited too long")]
@@ -45,12 +49,14 @@ impl IntoResponse for Problem {
                 StatusCode::BAD_REQUEST
             }
             Self::Body(rejection) => rejection.status(),
+            Self::Path(rejection) => rejection.status(),
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Epoch { .. } => StatusCode::GONE,
             Self::NoAccount | Self::NoReservation(_) => StatusCode::NOT_FOUND,
             Self::Database(_) | Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, Json(serde_json::json!({"title": self.to_string(), "status": status.as_u16()}))).into_response()
+        problem(status, &self.to_string())
     }
 }
 

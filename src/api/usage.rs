@@ -1,11 +1,12 @@
 //! `/v1/usage` and `/v1/usage/summary`: the records and their sums, filtered; JSON, or CSV for the records.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 use serde::Deserialize;
 
+use super::extract::Query;
 use super::problem::Problem;
 use super::{Handles, LARGEST_PAGE};
 use crate::persist::{Group, Page, RecordFilter, RecordRow};

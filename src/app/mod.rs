@@ -1,17 +1,18 @@
 //! The pipeline as one list: its stages, the channels between them with their bounds, and the order in which it drains. It uses
 //! every room and decides nothing about spans, calls or money.
 
-mod doors;
 mod exports;
 mod flow;
 mod limit_events;
 mod limits;
+mod listeners;
 mod notices;
 mod pause;
 mod periods;
 mod progress;
 mod reload;
 mod settling;
+mod watch;
 mod writer;
 
 use std::path::Path;
@@ -21,20 +22,23 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api;
+use crate::auth::BadTokens;
 use crate::config::Config;
 use crate::export;
 use crate::ingest::{IngestMeters, Intake, Keeper, NotKept};
 use crate::journal::{self, Journal, JournalError, JournalMeters, NotAppended};
 use crate::limit::Limits;
+use crate::listen::BadTls;
 use crate::metrics::{Format, Metrics};
 use crate::persist::PersistError;
 use crate::telemetry::Filter;
-use doors::Doors;
 use flow::Flow;
+use listeners::Listeners;
 use notices::Notices;
-use reload::{Book, Reloads};
+use reload::{Book, Reach, Reloads};
 use tacho_core::domain::extract::EXTRACT_FORM;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::time::Timestamp;
@@ -48,6 +52,15 @@ pub use reload::Reload;
 pub enum AppError {
     #[error("cannot listen on {address}")]
     Listen { address: String, source: std::io::Error },
+    #[error(
+        "listen.{name} is {address}, which strangers can reach, and there are no tokens: make one by `tacho token new ROLE`, or \
+         set auth.insecure = true"
+    )]
+    Unguarded { name: &'static str, address: String },
+    #[error(transparent)]
+    Tokens(#[from] BadTokens),
+    #[error(transparent)]
+    Tls(#[from] BadTls),
     #[error("data folder {path} cannot be used")]
     DataDir { path: String, source: std::io::Error },
     #[error("price file {path} cannot be read")]
@@ -100,7 +113,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     let journal = journal::open(&config.data_dir.join("journal"), &config.journal, journal_meters(&metrics))?;
     let age = journal.age();
     metrics.read_journal_age(move || age().as_secs_f64());
-    let doors = Doors::open(&config).await?;
+    let (listeners, entrance) = Listeners::open(&config, &metrics).await?;
     let rules = config.ingest.rules(config.privacy.error_messages);
     let intake = Intake::new(&config.ingest, rules, meters(&metrics), keeper(&journal));
 
@@ -135,24 +148,21 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     let mut beside = JoinSet::new();
     let over = CancellationToken::new();
     beside.spawn(limits::work(Arc::clone(&limits), config.clone(), Arc::clone(&store), over.clone()));
-    let reloads = Reloads { limits: Arc::clone(&limits), book, metrics: Arc::clone(&metrics), filter: orders.filter };
-    beside.spawn(reloads.follow(orders.reloads));
+    let reach = Reach { limits: Arc::clone(&limits), book, entrance: entrance.clone(), filter: orders.filter };
+    beside.spawn(Reloads { reach, metrics: Arc::clone(&metrics), config: config.clone() }.follow(orders.reloads));
     let mut exporting = JoinSet::new();
     exporting.spawn(exports::work(sinks, Arc::clone(&store), Arc::clone(&metrics), over.clone()));
     limits::opened(&limits).await;
-    doors.tell(&config.data_dir)?;
-    let served = doors.serve(intake, handles(&metrics, Arc::clone(&store), limits, &journal, &closing), &closing);
+    listeners.tell(&config.data_dir)?;
+    let handles = handles(&metrics, Arc::clone(&store), limits, &journal, &closing);
+    let served = listeners.serve(intake, handles, &entrance, &closing);
     let early = tokio::select! {
         () = orders.stop => None,
         ended = &mut flow => Some(ended),
         // Only by a fault of our own.
         _ = exporting.join_next() => Some(Err(AppError::Stage)),
     };
-    tracing::info!("draining");
-    closing.cancel();
-    if tokio::time::timeout(DOORS, served.wait()).await.is_err() {
-        tracing::warn!("some clients were still sending");
-    }
+    close_listeners(&served, &closing).await;
     no_more.cancel();
     if let Some(ended) = early {
         return ended.and(Err(AppError::Stage));
@@ -165,6 +175,15 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     close(&store).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What they have begun is answered, within bounds.
+async fn close_listeners(served: &TaskTracker, closing: &CancellationToken) {
+    tracing::info!("draining");
+    closing.cancel();
+    if tokio::time::timeout(DOORS, served.wait()).await.is_err() {
+        tracing::warn!("some clients were still sending");
+    }
 }
 
 /// Behind the last settlement and the last record: who works beside the pipeline says what is left to say.

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
+use super::actor::act;
 use super::report::grouped;
 use super::verify::{account, plain};
 use crate::config::Config;
@@ -111,12 +112,14 @@ async fn done(store: &Store, arguments: &AccountsArguments, now: Timestamp) -> R
         }
         Verb::SetPlan { whose, plan, reason } => {
             let plan = known_plan(store.plans(), plan)?;
-            let row =
-                store.set_plan(&whose.id(), plan, reason.as_deref(), now).await?.ok_or_else(|| whose.missing())?;
+            let row = store
+                .set_plan(&whose.id(), plan, &act(reason.as_deref(), now))
+                .await?
+                .ok_or_else(|| whose.missing())?;
             if json { pretty(&json!({"account": row})) } else { Ok(as_list(&[row], 1)) }
         }
         Verb::Reset { whose, reason } => {
-            let row = store.reset(&whose.id(), reason.as_deref(), now).await?.ok_or_else(|| whose.missing())?;
+            let row = store.reset(&whose.id(), &act(reason.as_deref(), now)).await?.ok_or_else(|| whose.missing())?;
             if json { pretty(&json!({"account": row})) } else { Ok(as_list(&[row], 1)) }
         }
     }

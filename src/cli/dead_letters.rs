@@ -4,10 +4,12 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::actor::act;
 use super::export::{ExportError, open};
 use crate::config::Config;
 use crate::export::retry;
-use crate::persist::{ExportDeadLetter, RecordChange, RecordState, Store};
+use crate::persist::{Done, ExportDeadLetter, RecordChange, RecordState, Store};
+use tacho_core::domain::time::Timestamp;
 
 /// Letters in a list; who has more must mend their cause, not read on.
 const MOST: u32 = 1_000;
@@ -59,7 +61,11 @@ struct Shown<'a> {
     created_at: String,
 }
 
-pub(super) async fn dead_letters(config: &Config, arguments: &DeadLettersArguments) -> Result<String, ExportError> {
+pub(super) async fn dead_letters(
+    config: &Config,
+    arguments: &DeadLettersArguments,
+    now: Timestamp,
+) -> Result<String, ExportError> {
     match &arguments.what {
         What::List { sink, json } => {
             let store = Store::open_existing(&config.database_url(), "dead letters").await?;
@@ -75,6 +81,8 @@ pub(super) async fn dead_letters(config: &Config, arguments: &DeadLettersArgumen
         What::Show { document, sink } => show(config, document, sink).await,
         What::Retry { sink: SinkName::Elasticsearch } => {
             let export = open(config, "elasticsearch").await?;
+            let done = Done::on("dead_letters.retry", export.sink.name().to_owned());
+            export.store.note(&act(None, now), &[done]).await?;
             let tried = retry(&export).await;
             export.store.close().await;
             let (went, stay) = tried?;

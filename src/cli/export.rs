@@ -7,12 +7,13 @@ use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::actor::act;
 use super::report::{self, grouped};
 use crate::app;
 use crate::config::Config;
 use crate::export::{self, Export, NotInstalled, NotSent, Refill, Refilled, Sink, SinkError};
 use crate::metrics::Metrics;
-use crate::persist::{PersistError, Span, Store, Stream};
+use crate::persist::{Done, PersistError, Span, Store, Stream};
 use tacho_core::domain::time::{Timestamp, in_words};
 
 #[derive(Args)]
@@ -89,6 +90,10 @@ pub(super) async fn export(
                 until: time.until.as_deref().map_or(Ok(now), |until| report::time(until, now))?,
             };
             let export = open(config, "elasticsearch").await?;
+            let mut done = Done::on("export.refill", export.sink.name().to_owned());
+            let (from, to) = (span.since.to_string(), span.until.to_string());
+            done.after = Some(serde_json::json!({"since": from, "until": to}));
+            export.store.note(&act(None, now), &[done]).await?;
             let sent = refill(&export, span).await;
             export.store.close().await;
             sent

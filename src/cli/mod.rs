@@ -1,12 +1,15 @@
 //! The verbs of the command line. Exit codes: 0 ok, 1 a problem was found, 2 wrong use.
 
 mod accounts;
+mod actor;
+mod audit;
 mod dead_letters;
 mod export;
 mod limits;
 mod rebuild;
 mod report;
 mod setup;
+mod token;
 mod verify;
 
 use std::path::PathBuf;
@@ -53,6 +56,10 @@ enum Verb {
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Install in a sink what it must know of our documents.
     Setup(setup::SetupArguments),
+    /// Hand out tokens and take them back.
+    Token(token::TokenArguments),
+    /// What people did by hand: who, what, before and after.
+    Audit(audit::AuditArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
 }
@@ -108,8 +115,23 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             Err(error) => complain(&error, PROBLEM),
         },
         Verb::Export(arguments) => answer(export::export(&config, &arguments, app::now()).await),
-        Verb::DeadLetters(arguments) => answer(dead_letters::dead_letters(&config, &arguments).await),
+        Verb::DeadLetters(arguments) => answer(dead_letters::dead_letters(&config, &arguments, app::now()).await),
         Verb::Setup(arguments) => answer(setup::setup(&config, &arguments).await),
+        Verb::Token(arguments) => match token::token(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error, PROBLEM),
+        },
+        Verb::Audit(arguments) => match audit::audit(&config, &arguments, app::now()).await {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error @ audit::AuditError::Time(_)) => complain(&error, WRONG_USE),
+            Err(error) => complain(&error, PROBLEM),
+        },
         Verb::CheckConfig => {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
             ExitCode::SUCCESS

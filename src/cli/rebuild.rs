@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::actor::act;
 use super::report::grouped;
 use super::verify::account;
 use crate::config::Config;
@@ -31,7 +32,7 @@ async fn mend(store: &Store, arguments: &RebuildArguments, now: Timestamp) -> Re
     let rebuild = store.rebuild(now).await?;
     let mended = rebuild.mended().to_vec();
     if !arguments.dry_run {
-        rebuild.commit().await?;
+        rebuild.commit(&act(None, now)).await?;
     }
     Ok(mended)
 }

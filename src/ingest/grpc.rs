@@ -1,52 +1,36 @@
 //! OTLP over gRPC. The messages stay bytes: the walk reads them, tonic does not decode.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes};
 use http_body_util::BodyExt;
-use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::meter::Unread;
 use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
+use crate::auth::{Guard, Need, Role};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
-/// Exporters send bodies of some hundred KiB; with the 64 KiB that HTTP/2 starts with they would wait for every one.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// Serves until `stop` ends, then finishes what was begun.
-pub async fn serve(
-    listener: TcpListener,
-    intake: Intake,
-    stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
+/// What is served.
+pub fn router(intake: Intake, guard: &Guard) -> axum::Router {
     let traces = Export { intake: intake.clone(), signal: Signal::Traces };
     let metrics = Export { intake: intake.clone(), signal: Signal::Ignored("metrics") };
     let logs = Export { intake, signal: Signal::Ignored("logs") };
-    let router = axum::Router::new()
+    axum::Router::new()
         .route_service(TRACES, traces)
         .route_service(METRICS, metrics)
         .route_service(LOGS, logs)
-        .fallback(|| async { Status::unimplemented("not an OTLP service").into_http::<axum::body::Body>() });
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+        .layer(guard.before(Need::Role(Role::Ingest)))
+        .fallback(|| async { Status::unimplemented("not an OTLP service").into_http::<axum::body::Body>() })
 }
 
 #[derive(Clone, Copy)]

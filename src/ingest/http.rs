@@ -1,7 +1,5 @@
 //! OTLP over HTTP/1.1: `/v1/traces` in protobuf and JSON; `/v1/metrics` and `/v1/logs` are accepted and passed over.
 
-use std::future::Future;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -9,30 +7,23 @@ use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::net::TcpListener;
 use tonic::Code;
 
 use super::inflate::{Encoding, InflateError};
 use super::meter::Unread;
 use super::{BODY_TIMEOUT, Intake, NotKept, Protocol, RETRY_AFTER, Refused, Rejected, answer};
+use crate::auth::{Guard, Need, Role, problem, wrong_method};
 
-/// Serves until `stop` ends, then finishes what was begun.
-pub async fn serve(
-    listener: TcpListener,
-    intake: Intake,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let router = Router::new()
+/// What is served. Errors of OTLP have the shape that OTLP says, all others are problems.
+pub fn router(intake: Intake, guard: &Guard) -> Router {
+    Router::new()
         .route("/v1/traces", post(traces))
         .route("/v1/metrics", post(|state, request| ignored(state, request, "metrics")))
         .route("/v1/logs", post(|state, request| ignored(state, request, "logs")))
-        .with_state(intake);
-    let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY on a connection");
-        }
-    });
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(guard.before(Need::Role(Role::Ingest)))
+        .fallback_service(guard.not_found())
+        .with_state(intake)
 }
 
 async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Response {
@@ -163,8 +154,8 @@ fn failure(protocol: Protocol, refusal: &Refusal) -> Response {
 }
 
 fn unsupported_type() -> Response {
-    let message = "content type is neither application/x-protobuf nor application/json";
-    respond(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON, answer::error_json(Code::InvalidArgument, message))
+    let detail = "content type is neither application/x-protobuf nor application/json";
+    problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -305,6 +305,33 @@ pub(super) const NOTIFICATIONS: Family = Family::counter(
     "Notices pushed to Alertmanagers, each to each.",
     &[closed("result", &["sent", "failed"])],
 );
+const LISTENER: Label = closed("listener", &["otlp_grpc", "otlp_http", "http", "metrics"]);
+pub(super) const ACCESS_REFUSED: Family = Family::counter(
+    "tacho_access_refused_total",
+    "Requests that did not come in: no token or a wrong one, a wrong host, a page in a browser, no certificate.",
+    &[
+        LISTENER,
+        closed(
+            "reason",
+            &[
+                "host",
+                "cross_site",
+                "no_certificate",
+                "no_token",
+                "wrong_token",
+                "expired_token",
+                "wrong_role",
+                "too_many",
+            ],
+        ),
+    ],
+);
+pub(super) const CONNECTIONS: Family = Family::gauge("tacho_connections", "Connections that are open.", &[LISTENER]);
+pub(super) const CONNECTIONS_ENDED: Family = Family::counter(
+    "tacho_connections_ended_total",
+    "Connections that Tacho ended: for want of room, TLS not agreed on, slow or malformed requests.",
+    &[LISTENER, closed("reason", &["displaced", "full", "handshake", "slow", "malformed"])],
+);
 pub(super) const LOSSES: Family = Family::counter(
     "tacho_losses_total",
     "What could not be kept.",
@@ -400,6 +427,9 @@ pub(super) const GROUPS: [(&str, &[&Family]); 4] = [
             &EXPORT_LAG,
             &FEED_HORIZON_AGE,
             &NOTIFICATIONS,
+            &ACCESS_REFUSED,
+            &CONNECTIONS,
+            &CONNECTIONS_ENDED,
             &LOSSES,
             &SERIES_DROPPED,
             &BUILD_INFO,

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::capped::{Capped, Series};
 use super::catalogue::{self, Family, Kind, Values};
 use super::snapshot::{Row, Snapshot};
-use super::{ExportLag, IngestFamilies, JournalFamilies, LimitEventLosses, LimitFamilies, LimitReading, LossFamilies};
+use super::{
+    ConnectionFamilies, ExportLag, IngestFamilies, JournalFamilies, LimitEventLosses, LimitFamilies, LimitReading,
+    LossFamilies,
+};
 use tacho_core::domain::account::Drift;
 
 pub(super) struct Maker<'r> {
@@ -167,6 +170,12 @@ impl<'r> Maker<'r> {
     pub(super) fn export_lag(&self) -> Made<Snapshot<Vec<ExportLag>>> {
         let rows = |lags: &Vec<ExportLag>| lags.iter().map(|lag| (vec![lag.sink.to_owned()], lag.seconds)).collect();
         self.register(Snapshot::new(Vec::new(), [(&catalogue::EXPORT_LAG, Box::new(rows) as _)])?)
+    }
+
+    pub(super) fn connections(&self) -> Made<ConnectionFamilies> {
+        let family = &catalogue::CONNECTIONS;
+        let open = self.register(IntGaugeVec::new(opts(family), &family.label_names())?)?;
+        Ok(ConnectionFamilies { open, ended: self.counters(&catalogue::CONNECTIONS_ENDED)? })
     }
 
     pub(super) fn reloaded(&self) -> Made<IntGauge> {

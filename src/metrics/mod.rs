@@ -17,7 +17,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use capped::{Capped, Exemplified};
 use labels::Names;
@@ -51,6 +51,9 @@ pub struct Metrics {
     pub limit_events: LimitEventLosses,
     /// By result; `notify` counts.
     pub notifications: IntCounterVec,
+    /// By listener and reason; `auth` counts.
+    pub access_refused: IntCounterVec,
+    pub connections: ConnectionFamilies,
     /// 1 if the configuration in use is the one last read.
     pub reloaded: IntGauge,
     names: Names,
@@ -73,6 +76,13 @@ pub struct JournalFamilies {
     pub quarantined: IntCounter,
     /// What was in the parts that were set aside.
     pub lost: IntCounter,
+}
+
+/// What the listeners count, by listener; ends by reason too.
+#[derive(Clone)]
+pub struct ConnectionFamilies {
+    pub open: IntGaugeVec,
+    pub ended: IntCounterVec,
 }
 
 /// What could not be kept, by stage.
@@ -154,6 +164,8 @@ impl Metrics {
             feed_horizon_age: make.real_gauge(&catalogue::FEED_HORIZON_AGE)?,
             limit_events: losses.limit_events,
             notifications: make.counters(&catalogue::NOTIFICATIONS)?,
+            access_refused: make.counters(&catalogue::ACCESS_REFUSED)?,
+            connections: make.connections()?,
             reloaded: make.reloaded()?,
             names: Names::default(),
             registry,

@@ -4,6 +4,7 @@
 mod account_query;
 mod accounts;
 mod arrays;
+mod audit;
 mod counters;
 mod cursor;
 mod exports;
@@ -37,6 +38,7 @@ use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::{Trace, Waits};
 
 pub use account_query::{AccountFilter, AccountPage, AccountRow, ResetRow};
+pub use audit::{Act, AuditFilter, AuditRow, Done};
 pub use counters::CounterRow;
 pub use cursor::{Cursor, FeedKey, NotACursor};
 pub use exports::{ExportCursor, ExportDeadLetter, LeaseLost, Stream};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::PersistError;
 use super::accounts::{self, Opening, account_id};
+use super::audit::{self, Act, Done};
 use super::store::{Store, Tx};
 use super::verify::{WITHOUT_ACCOUNT, differing_accounts};
 use tacho_core::domain::account::{AccountId, Used};
@@ -36,7 +37,11 @@ impl Rebuild {
         &self.mended
     }
 
-    pub async fn commit(self) -> Result<(), PersistError> {
+    pub async fn commit(mut self, act: &Act<'_>) -> Result<(), PersistError> {
+        for mended in self.mended.chunks(CHUNK) {
+            let done: Vec<Done<'_>> = mended.iter().map(done).collect();
+            audit::note(&mut self.tx, act, &done).await?;
+        }
         self.tx.commit().await
     }
 }
@@ -99,4 +104,8 @@ async fn open_missing(tx: &mut Tx, plans: &Plans, now: Timestamp) -> Result<BTre
     }
     let opened = accounts::open(tx, &openings, now).await?;
     Ok(opened.iter().map(account_id).collect::<Result<_, _>>()?)
+}
+
+fn done(mended: &Mended) -> Done<'_> {
+    Done::to("account.rebuild", &mended.account, audit::used(&mended.before), audit::used(&mended.after))
 }

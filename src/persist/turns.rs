@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::accounts::{self, EntryKind, Locked, Turn, account_id};
+use super::audit::{self, Act, Done};
 use super::store::{Store, Tx};
 use super::value::Value;
 use super::{AccountRow, PersistError};
@@ -40,14 +41,9 @@ impl Store {
 
     /// Sets the counters of the period back to nothing by beginning a new one now; free requests stay used. The account as it is
     /// afterwards, `None` where there is no such account.
-    pub async fn reset(
-        &self,
-        id: &AccountId,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<Option<AccountRow>, PersistError> {
-        let reset = |standing: &Standing| Some(Turn::by_hand(standing, reason, now));
-        self.turn_one(id, reset, now).await
+    pub async fn reset(&self, id: &AccountId, act: &Act<'_>) -> Result<Option<AccountRow>, PersistError> {
+        let reset = |standing: &Standing| Some(Turn::by_hand(standing, act.reason, act.at));
+        self.turn_one(id, "account.reset", act, reset).await
     }
 
     /// Puts an account on a plan. Its counters stay as long as its periods do; else it enters the period of the new plan, though
@@ -56,22 +52,29 @@ impl Store {
         &self,
         id: &AccountId,
         plan: &Plan,
-        reason: Option<&str>,
-        now: Timestamp,
+        act: &Act<'_>,
     ) -> Result<Option<AccountRow>, PersistError> {
-        self.turn_one(id, |standing| Turn::onto_plan(standing, plan, reason, now), now).await
+        let onto = |standing: &Standing| Turn::onto_plan(standing, plan, act.reason, act.at);
+        self.turn_one(id, "account.set_plan", act, onto).await
     }
 
     async fn turn_one(
         &self,
         id: &AccountId,
+        action: &'static str,
+        act: &Act<'_>,
         whither: impl Fn(&Standing) -> Option<Turn>,
-        now: Timestamp,
     ) -> Result<Option<AccountRow>, PersistError> {
-        let mut tx = self.writing().await?;
+        let (mut tx, ids, now) = (self.writing().await?, std::slice::from_ref(id), act.at);
         // A period that is over is not what is reset, nor what another plan takes over.
-        turn_some(&mut tx, std::slice::from_ref(id), |standing| over(standing, now), now).await?;
-        turn_some(&mut tx, std::slice::from_ref(id), whither, now).await?;
+        turn_some(&mut tx, ids, |standing| over(standing, now), now).await?;
+        let before = accounts::lock(&mut tx, ids.iter()).await?;
+        turn_some(&mut tx, ids, whither, now).await?;
+        let after = accounts::lock(&mut tx, ids.iter()).await?;
+        if let ([before], [after]) = (&before[..], &after[..]) {
+            let done = Done::to(action, id, audit::account(before), audit::account(after));
+            audit::note(&mut tx, act, &[done]).await?;
+        }
         tx.commit().await?;
         self.account(id).await
     }

@@ -85,7 +85,7 @@ impl Connection {
     pub async fn ask(&mut self, method: &str, path: &str, body: &str) -> (String, String) {
         let length = body.len();
         let ask = format!(
-            "{method} {path} HTTP/1.1\r\nhost: tacho\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         self.stream.write_all(ask.as_bytes()).await.unwrap();
         let end = loop {

@@ -27,7 +27,7 @@ async fn accounts_are_looked_at_and_changed_from_outside() {
     }
     let tacho = Tacho::start(folder.path(), &url, &[("TACHO_PLANS", PLANS)]);
     periods_end_at_the_start(&store).await;
-    by_http(tacho.http).await;
+    by_http(tacho.http, &tacho.admin_token()).await;
     by_command_line(folder.path(), &url);
     tacho.stop();
     assert!(store.verify(10).await.unwrap().is_clean());
@@ -48,13 +48,13 @@ async fn periods_end_at_the_start(store: &Store) {
     assert_eq!((entry.kind.as_str(), &entry.period_started_at[..10], entry.requests_used), ("period", "2024-01-01", 1));
 }
 
-async fn by_http(address: SocketAddr) {
+async fn by_http(address: SocketAddr, token: &str) {
     let get = async |path: &str| {
         let answer = post(JSON, "").method("GET").path(path.to_owned()).send(address).await.text();
         serde_json::from_str::<Value>(&answer).unwrap_or_else(|_| panic!("{path}: {answer}"))
     };
     let set = async |path: &'static str, body: &'static str| {
-        let answer = post(JSON, body).path(path).send(address).await.text();
+        let answer = post(JSON, body).path(path).token(token).send(address).await.text();
         serde_json::from_str::<Value>(&answer).unwrap_or_else(|_| panic!("{path}: {answer}"))
     };
     let users = |page: &Value| {
@@ -77,7 +77,7 @@ async fn by_http(address: SocketAddr) {
     assert_eq!((&changed["account"]["plan"], &changed["account"]["period_kind"]), (&json!("pro"), &json!("year")));
     let refused = set("/v1/accounts/acme/ann/plan", r#"{"plan": "gold"}"#).await;
     assert_eq!(
-        (&refused["status"], &refused["title"]),
+        (&refused["status"], &refused["detail"]),
         (&json!(400), &json!("`plan` is not one of default, free, pro"))
     );
     assert_eq!(set("/v1/accounts/acme/nobody/plan", r#"{"plan": "pro"}"#).await["status"], 404);
@@ -92,9 +92,10 @@ async fn by_http(address: SocketAddr) {
     assert_eq!(shown, [(&manual, &goodwill, &pro), (&plan, &paid, &pro), (&period, &Value::Null, &default)]);
 
     // What a page in a browser can send without asking.
-    let form = post("text/plain", "{}").path("/v1/accounts/acme/ann/reset").send(address).await.line();
+    let form = post("text/plain", "{}").path("/v1/accounts/acme/ann/reset").token(token).send(address).await.line();
     assert!(form.starts_with("415"), "{form}");
-    let looked = post(JSON, "").method("GET").path("/v1/accounts/acme/ann/reset").send(address).await.line();
+    let looked =
+        post(JSON, "").method("GET").path("/v1/accounts/acme/ann/reset").token(token).send(address).await.line();
     assert!(looked.starts_with("405"), "{looked}");
 }
 

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use tacho::persist::{
-    AccountFilter, AccountPage, AccountRow, Change, Group, Known, Page, RecordFilter, RecordRow, Store,
+    AccountFilter, AccountPage, AccountRow, Act, Change, Group, Known, Page, RecordFilter, RecordRow, Store,
 };
 use tacho_core::domain::account::AccountId;
 use tacho_core::domain::call::{Call, Cost, Key, Tokens, Usage};
@@ -376,6 +376,10 @@ fn trace_id(number: u8) -> TraceId {
 
 fn span_id(number: u8) -> SpanId {
     SpanId::from_bytes(&[number; 8]).unwrap()
+}
+
+fn act(reason: Option<&str>, at: Timestamp) -> Act<'_> {
+    Act { actor: "a test".to_owned(), reason, at }
 }
 
 fn time(text: &str) -> Timestamp {

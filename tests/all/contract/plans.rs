@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tacho::persist::{AccountFilter, AccountPage, AccountRow, Change, Known, RecordRow, ResetRow, Store};
+use tacho::persist::{
+    AccountFilter, AccountPage, AccountRow, AuditFilter, AuditRow, Change, Known, RecordRow, ResetRow, Store,
+};
 use tacho_core::domain::account::{AccountId, Drift};
 use tacho_core::domain::facts::Facts;
 use tacho_core::domain::plan::Plans;
@@ -14,7 +16,7 @@ use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::{Trace, Waits};
 
 use super::faults::execute;
-use super::{all_accounts, request, request_of, rows, span_id, time, trace_id};
+use super::{act, all_accounts, request, request_of, rows, span_id, time, trace_id};
 use crate::support::postgres::Postgres;
 
 const PLANS: &str = r#"
@@ -50,6 +52,7 @@ async fn suite(url: &str) -> (Vec<AccountRow>, Vec<ResetRow>) {
     house.an_anniversary_keeps_its_day().await;
     house.a_reset_by_hand_begins_from_nothing().await;
     house.a_plan_is_changed_in_the_middle_of_a_period().await;
+    house.acts_are_in_the_audit_log().await;
     house.a_change_of_plan_never_goes_behind_a_reset().await;
     house.plans_change_in_the_configuration().await;
     house.without_plans_the_records_still_name_theirs().await;
@@ -222,8 +225,12 @@ impl House<'_> {
         let mut requests: Vec<Request> = first.iter().zip(1..).map(|(start, span)| of(span, start, &[1])).collect();
         write(self.store, 40, &requests, "2026-05-06").await;
         self.shows("pia", "free: 2 free, 1 requests, 3 tokens since 2026-04-30T22:00").await;
-        let row =
-            self.store.reset(&id("pia"), Some("goodwill"), time("2026-05-06T12:00:00.5Z")).await.unwrap().unwrap();
+        let row = self
+            .store
+            .reset(&id("pia"), &act(Some("goodwill"), time("2026-05-06T12:00:00.5Z")))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((row.last_manual_reset_at.as_deref(), row.ended_periods), (Some("2026-05-06T12:00:00.500000Z"), 1));
         self.shows("pia", "free: 2 free, 0 requests, 0 tokens since 2026-05-06T12:00").await;
         self.ledger("pia", &["manual free 2026-04-30T22:00 2026-05-06T12:00 1 3 goodwill"]).await;
@@ -234,20 +241,53 @@ impl House<'_> {
         write(self.store, 40, &requests, "2026-05-07").await;
         self.shows("pia", "free: 2 free, 1 requests, 7 tokens since 2026-05-06T12:00").await;
         // By a clock that is behind.
-        self.store.reset(&id("pia"), None, time("2026-05-01")).await.unwrap().unwrap();
+        self.store.reset(&id("pia"), &act(None, time("2026-05-01"))).await.unwrap().unwrap();
         self.shows("pia", "free: 2 free, 1 requests, 7 tokens since 2026-05-06T12:00").await;
         execute(self.url, "DELETE FROM billing_accounts WHERE user_id = 'pia'").await;
-        self.store.rebuild(time("2026-05-20")).await.unwrap().commit().await.unwrap();
+        self.store.rebuild(time("2026-05-20")).await.unwrap().commit(&act(None, time("2026-05-20"))).await.unwrap();
         self.shows("pia", "free: 2 free, 1 requests, 7 tokens since 2026-05-06T12:00").await;
         // The period ends when it would have.
         self.store.end_periods(time("2026-06-01")).await.unwrap();
         self.shows("pia", "free: 2 free, 0 requests, 0 tokens since 2026-05-31T22:00").await;
         self.ledger("pia", &["period free 2026-05-06T12:00 2026-05-31T22:00 1 7"]).await;
-        assert_eq!(self.store.reset(&id("nobody"), None, time("2026-05-06")).await.unwrap(), None);
+        assert_eq!(self.store.reset(&id("nobody"), &act(None, time("2026-05-06"))).await.unwrap(), None);
         // A period that is over ends first.
-        self.store.reset(&id("pia"), None, time("2026-07-02")).await.unwrap().unwrap();
+        self.store.reset(&id("pia"), &act(None, time("2026-07-02"))).await.unwrap().unwrap();
         let first = "manual free 2026-06-30T22:00 2026-07-02T00:00 0 0";
         self.ledger("pia", &[first, "period free 2026-05-31T22:00 2026-06-30T22:00 0 0"]).await;
+    }
+
+    /// Each act by hand with what it changed, in the transaction that changed it.
+    async fn acts_are_in_the_audit_log(&self) {
+        let noted = async |user: &str, limit| {
+            let filter = AuditFilter { user: Some(user.to_owned()), limit, ..AuditFilter::default() };
+            self.store.audit(&filter).await.unwrap()
+        };
+        let [last, rebuilt, backwards, first] = &noted("pia", 10).await[..] else { panic!("four acts") };
+        assert_eq!((&*first.action, &*first.actor), ("account.reset", "a test"));
+        assert_eq!((first.tenant.as_deref(), first.reason.as_deref()), (Some("default"), Some("goodwill")));
+        assert_eq!(first.created_at, "2026-05-06T12:00:00.500000Z");
+        let requests =
+            |side: &Option<serde_json::Value>| side.as_ref().unwrap()["requests_used_current_period"].clone();
+        assert_eq!((requests(&first.before), requests(&first.after)), (1.into(), 0.into()));
+        assert_eq!(
+            (&*rebuilt.action, requests(&rebuilt.before), requests(&rebuilt.after)),
+            ("account.rebuild", 0.into(), 1.into())
+        );
+        assert_eq!((&*backwards.action, &*last.action), ("account.reset", "account.reset"));
+        // A period that was over ended first, by itself.
+        assert_eq!(last.before.as_ref().unwrap()["period_started_at"], "2026-06-30T22:00:00.000000Z");
+        assert!(noted("nobody", 10).await.is_empty());
+        assert_eq!(noted("pia", 1).await, std::slice::from_ref(last));
+        let since = AuditFilter { since: Some(time("2026-07-02")), limit: 10, ..AuditFilter::default() };
+        let since = self.store.audit(&since).await.unwrap();
+        assert!(since.contains(last) && !since.contains(first));
+        let ivo = noted("ivo", 100).await;
+        let plans = |row: &AuditRow| [&row.before, &row.after].map(|side| side.as_ref().unwrap()["plan"].clone());
+        assert_eq!(
+            (&*ivo.last().unwrap().action, plans(ivo.last().unwrap())),
+            ("account.set_plan", ["free".into(), "five".into()])
+        );
     }
 
     async fn a_plan_is_changed_in_the_middle_of_a_period(&self) {
@@ -282,7 +322,7 @@ impl House<'_> {
     async fn a_change_of_plan_never_goes_behind_a_reset(&self) {
         let of = |span, start| request_of(46, span, Some("una"), start, &[1]);
         write(self.store, 46, &[of(1, "2026-04-10T00:00:00Z"), of(2, "2026-05-10T00:00:00Z")], "2026-05-10").await;
-        self.store.reset(&id("una"), None, time("2026-05-11")).await.unwrap().unwrap();
+        self.store.reset(&id("una"), &act(None, time("2026-05-11"))).await.unwrap().unwrap();
         self.set_plan("una", "pro", "2026-05-12").await;
         self.shows("una", "pro: 2 free, 0 requests, 0 tokens since 2026-05-11T00:00").await;
         self.set_plan("una", "daily", "2026-05-12").await;
@@ -322,7 +362,7 @@ impl House<'_> {
         let start = "2026-05-10T00:00:00Z";
         let [known, fresh] = [50, 51].map(|trace| request(trace, Some("ute"), start, &[1]));
         write(self.store, 50, std::slice::from_ref(&known), "2026-05-20").await;
-        self.store.reset(&id("ute"), None, time("2026-05-20")).await.unwrap();
+        self.store.reset(&id("ute"), &act(None, time("2026-05-20"))).await.unwrap();
         let proposed =
             [change(50, vec![], std::slice::from_ref(&known)), change(51, vec![], std::slice::from_ref(&fresh))];
         let mut work = self.store.begin(&proposed).await.unwrap();
@@ -348,7 +388,7 @@ impl House<'_> {
         let [one] = &found.differences[..] else { panic!("{found:?}") };
         assert_eq!((&*one.column, one.stored, one.computed), ("free_requests_used", Some(7), Some(2)));
         assert_eq!(self.store.drift().await.unwrap(), Drift { free_requests: 5, ..Drift::default() });
-        self.store.rebuild(time("2026-05-20")).await.unwrap().commit().await.unwrap();
+        self.store.rebuild(time("2026-05-20")).await.unwrap().commit(&act(None, time("2026-05-20"))).await.unwrap();
         self.shows("ute", "free: 2 free, 0 requests, 0 tokens since 2026-05-20T00:00").await;
     }
 
@@ -406,7 +446,7 @@ impl House<'_> {
 
     async fn set_plan(&self, user: &str, plan: &str, now: &str) {
         let plans = self.store.plans();
-        let set = self.store.set_plan(&id(user), plans.get(plan).unwrap(), Some("by test"), time(now)).await;
+        let set = self.store.set_plan(&id(user), plans.get(plan).unwrap(), &act(Some("by test"), time(now))).await;
         assert_eq!(set.unwrap().unwrap().plan, plan);
     }
 }
@@ -482,10 +522,10 @@ async fn anything(store: &Store, seed: u64, who: u8) {
         let now = Timestamp(time("2026-01-01").0 + quarter_days * 21_600 * 1_000_000_000);
         let user = ["u1", "u2", "u3"][random.random_range(0..3)];
         match random.random_range(0..20) {
-            0 => drop(store.reset(&id(user), None, now).await.unwrap()),
+            0 => drop(store.reset(&id(user), &act(None, now)).await.unwrap()),
             1 | 2 => {
                 let plan = ["free", "five", "pro", "daily", "ours", "ever"][random.random_range(0..6)];
-                store.set_plan(&id(user), plans.get(plan).unwrap(), None, now).await.unwrap();
+                store.set_plan(&id(user), plans.get(plan).unwrap(), &act(None, now)).await.unwrap();
             }
             3 => drop(store.end_periods(now).await.unwrap()),
             _ => {

@@ -11,7 +11,7 @@ use tacho_core::domain::account::{Drift, Used};
 use tacho_core::domain::record::Request;
 
 use super::faults::execute;
-use super::{NOW, account, request, time, write};
+use super::{NOW, account, act, request, time, write};
 
 const MOST: u32 = 1000;
 const WHOLE: &str = "2 requests, 123 tokens, 123 n$ since 2026-05-01, 0 resets";
@@ -200,7 +200,7 @@ impl Spoiler<'_> {
     async fn rebuild(&self) -> Vec<String> {
         let rebuild = self.store.rebuild(time(NOW)).await.unwrap();
         let mended = mended(rebuild.mended());
-        rebuild.commit().await.unwrap();
+        rebuild.commit(&act(None, time(NOW))).await.unwrap();
         mended
     }
 }
@@ -326,7 +326,7 @@ async fn what_is_being_written_is_counted(store: &Store, url: &str) {
     let writing = together(url, [&writing.0, &writing.1], Duration::from_millis(500));
     let mending = async {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        store.rebuild(time(NOW)).await.unwrap().commit().await.unwrap();
+        store.rebuild(time(NOW)).await.unwrap().commit(&act(None, time(NOW))).await.unwrap();
     };
     tokio::join!(writing, mending);
     assert_eq!(lines(&store.verify(MOST).await.unwrap()), ["record 6 total_tokens 7, not 3"]);

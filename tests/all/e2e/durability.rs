@@ -28,7 +28,7 @@ async fn send(tacho: &Tacho, unit: &Unit) -> String {
 }
 
 pub async fn get(tacho: &Tacho, path: &'static str) -> String {
-    post(JSON, "").method("GET").path(path).send(tacho.http).await.text()
+    post(JSON, "").method("GET").path(path).token(&tacho.admin_token()).send(tacho.http).await.text()
 }
 
 /// Waits until a line of the metrics is there.

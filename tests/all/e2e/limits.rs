@@ -49,7 +49,7 @@ async fn check(tacho: &Tacho, body: Value) -> Answer {
 
 /// What `/v1/limits` says of the first limit of this user.
 async fn stand(tacho: &Tacho, path: &'static str) -> Value {
-    let answer = post(JSON, "").method("GET").path(path).send(tacho.http).await;
+    let answer = post(JSON, "").method("GET").path(path).token(&tacho.admin_token()).send(tacho.http).await;
     let body: Value = serde_json::from_str(&answer.text()).unwrap();
     body["limits"][0].clone()
 }
@@ -344,7 +344,7 @@ quota = { limit = 3, period = "month" }
         settled(&tacho, ANN, i64::try_from(allowed).unwrap()).await;
     };
     let change = async |path: &'static str, body: &str| {
-        let answer = post(JSON, body.to_owned()).path(path).send(tacho.http).await;
+        let answer = post(JSON, body.to_owned()).path(path).token(&tacho.admin_token()).send(tacho.http).await;
         assert_eq!(answer.status(), 200, "{}", answer.text());
         // As long as an instance may go on with what it knew.
         tokio::time::sleep(Duration::from_millis(2_200)).await;

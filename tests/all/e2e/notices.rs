@@ -125,7 +125,11 @@ async fn a_budget_that_is_used_up_is_told_until_it_is_not() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     until(&tacho, &managers, used("3")).await;
-    let reset = post(JSON, r#"{"reason":"sorry"}"#).path("/v1/accounts/default/user-0/reset").send(tacho.http).await;
+    let reset = post(JSON, r#"{"reason":"sorry"}"#)
+        .path("/v1/accounts/default/user-0/reset")
+        .token(&tacho.admin_token())
+        .send(tacho.http)
+        .await;
     assert_eq!(reset.status(), 200, "{}", reset.text());
     until(&tacho, &managers, none).await;
 

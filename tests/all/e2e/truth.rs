@@ -45,7 +45,7 @@ async fn rows_after(folder: &Path, url: &str, bodies: &[Body]) -> Vec<Request> {
     tokio::time::sleep(std::time::Duration::from_millis(800)).await;
     let mut shown = tacho.log();
     for path in ["/metrics", "/v1/usage?limit=1000", "/v1/usage/summary?by=model", "/v1/usage?format=csv&limit=1000"] {
-        let answer = post(JSON, "").method("GET").path(path).send(tacho.http).await;
+        let answer = post(JSON, "").method("GET").path(path).token(&tacho.admin_token()).send(tacho.http).await;
         shown += &answer.text();
     }
     let metrics = post(JSON, "").method("GET").path("/metrics").send(tacho.http).await.text();

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use tacho::auth::{AuthConfig, Guard, Rules};
 use tacho::ingest::{self, IngestConfig, IngestMeters, Intake, Keeper, NotKept};
+use tacho::listen::{self, Certificates, Common, Listener, Protocol, Tls, TlsConfig};
 use tacho_core::domain::extract::Extract;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Largest body of the services under test, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
@@ -47,17 +49,32 @@ pub async fn start() -> Service {
         }),
     };
     let intake = Intake::new(&config, config.rules(false), meters.clone(), keeper);
-    let (for_http, for_grpc) = (listener().await, listener().await);
-    let (http, grpc) = (for_http.local_addr().unwrap(), for_grpc.local_addr().unwrap());
+    let for_http = Listener::bind("otlp_http", Protocol::Http1, "127.0.0.1:0").await.unwrap();
+    let for_grpc = Listener::bind("otlp_grpc", Protocol::Http2, "127.0.0.1:0").await.unwrap();
+    let (http, grpc) = (for_http.address().unwrap(), for_grpc.address().unwrap());
     let mut servers = JoinSet::new();
     let (one, other) = (intake.clone(), intake.clone());
-    servers.spawn(async { ingest::http::serve(for_http, one, std::future::pending()).await.unwrap() });
-    servers.spawn(async { ingest::grpc::serve(for_grpc, other, std::future::pending()).await.unwrap() });
+    let guard = guard();
+    servers.spawn(listen::serve(for_http, ingest::http::router(one, &guard), common(), CancellationToken::new()));
+    servers.spawn(listen::serve(for_grpc, ingest::grpc::router(other, &guard), common(), CancellationToken::new()));
     Service { http, grpc, intake, meters, kept, _servers: servers }
 }
 
-async fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
+/// As in the binary, on loopback.
+fn guard() -> Guard {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = Rules::read(&AuthConfig::default(), folder.path()).unwrap();
+    let refused = IntCounterVec::new(Opts::new("refused", "help"), &["listener", "reason"]).unwrap();
+    Guard::new(rules, refused, tacho::app::now)
+}
+
+fn common() -> Common {
+    Common {
+        tls: Tls::new(Certificates::read(&TlsConfig::default()).unwrap()),
+        max_connections: 1024,
+        open: IntGaugeVec::new(Opts::new("open", "help"), &["listener"]).unwrap(),
+        ended: IntCounterVec::new(Opts::new("ended", "help"), &["listener", "reason"]).unwrap(),
+    }
 }
 
 impl Service {

@@ -54,7 +54,13 @@ async fn prometheus_keeps_the_exemplars() {
     let prometheus = Prometheus::start(&configuration(folder.path(), &tacho), |_| {}).await;
     used(&tacho).await;
     prometheus.until("sum(tacho_requests_total) == 20", |found| !found.is_empty()).await;
-    let records = post(JSON, "").method("GET").path("/v1/usage?limit=1000").send(tacho.http).await.text();
+    let records = post(JSON, "")
+        .method("GET")
+        .path("/v1/usage?limit=1000")
+        .token(&tacho.admin_token())
+        .send(tacho.http)
+        .await
+        .text();
     let (start, end) = ("2026-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
     for family in [
         "tacho_request_duration_seconds_bucket",

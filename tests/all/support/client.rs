@@ -21,12 +21,17 @@ pub(crate) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceSe
 pub(crate) struct Ask {
     method: &'static str,
     path: Cow<'static, str>,
-    headers: Vec<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Vec<u8>,
 }
 
 pub(crate) fn post(content_type: &'static str, body: impl Into<Vec<u8>>) -> Ask {
-    Ask { method: "POST", path: "/v1/traces".into(), headers: vec![("content-type", content_type)], body: body.into() }
+    Ask {
+        method: "POST",
+        path: "/v1/traces".into(),
+        headers: vec![("content-type", content_type.into())],
+        body: body.into(),
+    }
 }
 
 impl Ask {
@@ -41,13 +46,17 @@ impl Ask {
     }
 
     pub(crate) fn encoding(mut self, encoding: &'static str) -> Self {
-        self.headers.push(("content-encoding", encoding));
+        self.headers.push(("content-encoding", encoding.into()));
         self
     }
 
-    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.headers.push((name, value));
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
         self
+    }
+
+    pub(crate) fn token(self, token: &str) -> Self {
+        self.header("authorization", format!("Bearer {token}"))
     }
 
     pub(crate) fn without_headers(mut self) -> Self {
@@ -57,7 +66,10 @@ impl Ask {
 
     /// Sends it over a connection of its own.
     pub(crate) async fn send(&self, address: SocketAddr) -> Answer {
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n", self.method, self.path);
+        let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.path);
+        if !self.headers.iter().any(|(name, _)| *name == "host") {
+            head += &format!("host: {address}\r\n");
+        }
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }

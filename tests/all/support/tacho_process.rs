@@ -60,6 +60,12 @@ impl Tacho {
         assert!(status.success(), "{status}: {}", self.log());
     }
 
+    /// The token that the first start has made.
+    #[allow(dead_code, reason = "benches take this file too")]
+    pub(crate) fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.folder.join("admin-token")).unwrap().trim().to_owned()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
