@@ -12,7 +12,7 @@ use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::meter::Unread;
+use super::coming::Unread;
 use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
 use crate::auth::{Guard, Need, Role};
 
@@ -57,20 +57,19 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Export {
     }
 
     fn call(&mut self, request: http::Request<axum::body::Body>) -> Answer {
-        let intake = self.intake.clone();
-        let method = match self.signal {
-            // The slot comes before the body is read, so that refusing costs nothing.
-            Signal::Traces => match intake.slot() {
-                Ok(slot) => Method::Take(slot),
-                Err(why) => {
-                    intake.refuse(Protocol::Grpc, why.label());
-                    let refusal = status(&why.into()).into_http();
-                    return Box::pin(async move { Ok(refusal) });
-                }
-            },
-            Signal::Ignored(signal) => Method::Ignore(signal),
-        };
+        let (intake, signal) = (self.intake.clone(), self.signal);
         Box::pin(async move {
+            let method = match signal {
+                // The slot comes before the body is read, so that refusing costs nothing.
+                Signal::Traces => match intake.slot().await {
+                    Ok(slot) => Method::Take(slot),
+                    Err(why) => {
+                        intake.refuse(Protocol::Grpc, why.label());
+                        return Ok(status(&why.into()).into_http());
+                    }
+                },
+                Signal::Ignored(signal) => Method::Ignore(signal),
+            };
             let limit = intake.max_body;
             let mut grpc = Grpc::new(Raw)
                 .accept_compressed(CompressionEncoding::Gzip)

@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::Code;
 
+use super::coming::Unread;
 use super::inflate::{Encoding, InflateError};
-use super::meter::Unread;
 use super::{BODY_TIMEOUT, Intake, NotKept, Protocol, RETRY_AFTER, Refused, Rejected, answer};
 use crate::auth::{Guard, Need, Role, problem, wrong_method};
 
@@ -88,7 +88,7 @@ impl From<NotKept> for Refusal {
 async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Result<Rejected, Refusal> {
     let encoding = encoding(request.headers()).ok_or(Refusal::Encoding)?;
     // The slot comes before the body is read, so that refusing costs nothing.
-    let slot = intake.slot()?;
+    let slot = intake.slot().await?;
     let body = read(intake, request.into_body()).await?;
     let inflated = encoding.inflate(body, intake.max_body)?;
     Ok(intake.take(slot, protocol, inflated).await?)

@@ -2,10 +2,10 @@
 //! kept and answers. It never keeps data of its own and never copies an attribute that is not on the list.
 
 mod answer;
+mod coming;
 pub mod grpc;
 pub mod http;
 mod inflate;
-mod meter;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use prometheus::IntCounterVec;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use meter::Metered;
+use coming::{Coming, Metered};
 
 use tacho_core::decode::{Batch, Malformed, OwnKeys, Rejected, Rules, read_json, read_protobuf};
 use tacho_core::domain::span::Origin;
@@ -145,8 +145,7 @@ impl Refused {
 #[derive(Clone)]
 pub struct Intake {
     keeper: Keeper,
-    slots: Arc<Semaphore>,
-    coming: Arc<Semaphore>,
+    coming: Arc<Coming>,
     memory: Arc<Semaphore>,
     rules: Arc<Rules>,
     meters: IngestMeters,
@@ -164,22 +163,22 @@ impl Intake {
     pub fn new(config: &IngestConfig, rules: Rules, meters: IngestMeters, keeper: Keeper) -> Self {
         let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
         // A body of the largest size must find room when there is no other.
-        let room = || Arc::new(Semaphore::new(MOST_KIB.max(kib(max_body))));
-        let (slots, rules) = (Arc::new(Semaphore::new(MOST_BODIES)), Arc::new(rules));
-        Self { keeper, slots, coming: room(), memory: room(), rules, meters, max_body }
+        let most_kib = MOST_KIB.max(kib(max_body));
+        let (coming, memory) = (Coming::new(MOST_BODIES, most_kib), Arc::new(Semaphore::new(most_kib)));
+        Self { keeper, coming, memory, rules: Arc::new(rules), meters, max_body }
     }
 
     /// The body, counted while it comes.
     fn metered(&self, body: Body) -> Metered {
-        Metered::new(body, Arc::clone(&self.coming))
+        self.coming.metered(body)
     }
 
-    pub fn slot(&self) -> Result<Slot, NotKept> {
+    /// A place for one body; of those that take long one gives way when there is none.
+    pub async fn slot(&self) -> Result<Slot, NotKept> {
         if !(self.keeper.has_room)() {
             return Err(NotKept::Full);
         }
-        let place = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| NotKept::Overloaded)?;
-        Ok(Slot { _place: place })
+        Ok(Slot { _place: self.coming.place().await? })
     }
 
     /// Reads the body and has its extract kept. What it answers holds after a crash.

@@ -50,7 +50,7 @@ async fn periods_end_at_the_start(store: &Store) {
 
 async fn by_http(address: SocketAddr, token: &str) {
     let get = async |path: &str| {
-        let answer = post(JSON, "").method("GET").path(path.to_owned()).send(address).await.text();
+        let answer = post(JSON, "").method("GET").path(path.to_owned()).token(token).send(address).await.text();
         serde_json::from_str::<Value>(&answer).unwrap_or_else(|_| panic!("{path}: {answer}"))
     };
     let set = async |path: &'static str, body: &'static str| {

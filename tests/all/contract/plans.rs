@@ -265,7 +265,7 @@ impl House<'_> {
         };
         let [last, rebuilt, backwards, first] = &noted("pia", 10).await[..] else { panic!("four acts") };
         assert_eq!((&*first.action, &*first.actor), ("account.reset", "a test"));
-        assert_eq!((first.tenant.as_deref(), first.reason.as_deref()), (Some("default"), Some("goodwill")));
+        assert_eq!((first.tenant.as_deref(), first.reason.as_deref()), (Some("acme"), Some("goodwill")));
         assert_eq!(first.created_at, "2026-05-06T12:00:00.500000Z");
         let requests =
             |side: &Option<serde_json::Value>| side.as_ref().unwrap()["requests_used_current_period"].clone();

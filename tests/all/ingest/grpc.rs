@@ -2,7 +2,7 @@
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 
-use super::service::{MAX_BODY, MOST_KEPT, alone, peak_kib, start};
+use super::service::{MAX_BODY, MOST_KEPT, all_slots, alone, peak_kib, start};
 use super::span;
 use crate::support::client::{Call, call, compressed};
 
@@ -97,7 +97,7 @@ async fn overload() {
     const BUSY: &str = "Unavailable: too many bodies at a time; try again [retry after 1s]";
     const FULL: &str = "Unavailable: the journal is full until the database has caught up; try again [retry after 1s]";
     let mut service = start().await;
-    let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot().ok()).collect();
+    let slots = all_slots(&service.intake).await;
     assert_eq!(call(span::protobuf([span::good()])).send(service.grpc).await, BUSY);
     assert_eq!(call("broken").send(service.grpc).await, BUSY, "the message was not looked at");
     drop(slots);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::encode::{bytes, number, request_of_span, text_attribute};
-use super::service::{MAX_BODY, MOST_KEPT, Service, alone, peak_kib, start};
+use super::service::{MAX_BODY, MOST_KEPT, Service, all_slots, alone, peak_kib, start};
 use super::span;
 use crate::support::client::{Ask, JSON, PROTOBUF, call, post};
 
@@ -56,10 +56,10 @@ async fn answer(service: &mut Service, ask: &Ask) -> String {
 async fn requests_that_are_not_for_us() {
     let good = || span::protobuf([span::good()]);
     check(vec![
-        ("another method", post(PROTOBUF, good()).method("GET"), "405 [allow: POST]"),
-        ("a method nobody knows", post(PROTOBUF, good()).method("BREW"), "405 [allow: POST]"),
-        ("another path", post(PROTOBUF, good()).path("/v1/profiles"), "404"),
-        ("a path below", post(PROTOBUF, good()).path("/v1/traces/x"), "404"),
+        ("another method", post(PROTOBUF, good()).method("GET"), METHOD),
+        ("a method nobody knows", post(PROTOBUF, good()).method("BREW"), METHOD),
+        ("another path", post(PROTOBUF, good()).path("/v1/profiles"), NOWHERE),
+        ("a path below", post(PROTOBUF, good()).path("/v1/traces/x"), NOWHERE),
         ("a query is no other path", post(PROTOBUF, good()).path("/v1/traces?x=1"), "200, 1 taken"),
         ("no content type", post(PROTOBUF, good()).without_headers(), TYPE),
         ("another content type", post("text/plain", good()), TYPE),
@@ -76,7 +76,10 @@ async fn requests_that_are_not_for_us() {
     .await;
 }
 
-const TYPE: &str = "415 InvalidArgument: content type is neither application/x-protobuf nor application/json";
+const METHOD: &str = r#"405{"detail":"this path takes another method","status":405,"title":"Method Not Allowed","type":"about:blank"} [allow: POST]"#;
+const NOWHERE: &str =
+    r#"404{"detail":"there is nothing at this path","status":404,"title":"Not Found","type":"about:blank"}"#;
+const TYPE: &str = r#"415{"detail":"content type is neither application/x-protobuf nor application/json","status":415,"title":"Unsupported Media Type","type":"about:blank"}"#;
 const ENCODING: &str = "415 InvalidArgument: content encoding is none of gzip, deflate, zstd, identity";
 const LARGE: &str = "413 ResourceExhausted: body is larger than 1048576 bytes after decompression";
 
@@ -237,7 +240,7 @@ async fn overload() {
         "503 Unavailable: the journal is full until the database has caught up; try again [retry-after: 1]";
     let mut service = start().await;
     let small = post(PROTOBUF, span::protobuf([span::good()]));
-    let slots: Vec<_> = std::iter::from_fn(|| service.intake.slot().ok()).collect();
+    let slots = all_slots(&service.intake).await;
     assert_eq!(answer(&mut service, &small).await, BUSY);
     assert_eq!(answer(&mut service, &post(JSON, "{}")).await, BUSY);
     assert_eq!(answer(&mut service, &post(PROTOBUF, "broken")).await, BUSY, "the body was not looked at");
@@ -254,34 +257,52 @@ async fn overload() {
     assert_eq!((refused("overloaded"), refused("journal_full")), (2, 1));
 }
 
-/// Bodies that stop a moment before their end hold memory, up to a common bound; then even a small one must come again.
+/// Bodies that stop a moment before their end hold memory, up to a common bound. There is none left for others, until the slow ones
+/// have been slow for a second: then they give way, one by one.
 #[tokio::test]
-async fn slow_bodies_share_one_bound() {
-    const BUSY: &str = "too many bodies at a time; try again";
+async fn slow_bodies_give_way() {
+    const BUSY: &str = "503 Unavailable: too many bodies at a time; try again [retry-after: 1]";
     let service = start().await;
     let mut slow = Vec::new();
-    for _ in 0..33 {
-        let mut connection = TcpStream::connect(service.http).await.unwrap();
-        let head = "POST /v1/traces HTTP/1.1\r\nhost: tacho\r\ncontent-type: application/x-protobuf\r\n";
-        connection.write_all(format!("{head}content-length: {MAX_BODY}\r\n\r\n").as_bytes()).await.unwrap();
-        // An answer before the end may close the connection.
-        drop(connection.write_all(&vec![0; MAX_BODY - 1]).await);
-        slow.push(connection);
+    for _ in 0..32 {
+        slow.push(begun(&service, MAX_BODY - 1).await);
     }
     let small = post(PROTOBUF, span::protobuf([span::good()]));
-    let refused = async {
-        while !small.send(service.http).await.line().contains(BUSY) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), refused).await.expect("no bound was met");
-    let grpc = call(span::protobuf([span::good()])).send(service.grpc).await;
-    assert_eq!(grpc, format!("Unavailable: {BUSY} [retry after 1s]"));
-    drop(slow);
     let taken = async {
-        while small.send(service.http).await.line() != "200" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        loop {
+            match small.send(service.http).await.line().as_str() {
+                "200" => break,
+                line => assert_eq!(line, BUSY),
+            }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), taken).await.expect("the memory was not given back");
+    tokio::time::timeout(Duration::from_secs(20), taken).await.expect("no slow body has given way");
+    assert_eq!(call(span::protobuf([span::good()])).send(service.grpc).await, "Ok");
+    let mut told = String::new();
+    slow[0].read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 503"), "{told}");
+}
+
+/// Likewise with as many bodies as may be read at a time, of which nothing comes.
+#[tokio::test]
+async fn bodies_that_do_not_come_hold_no_places() {
+    let service = start().await;
+    let mut slow = Vec::new();
+    for _ in 0..256 {
+        slow.push(begun(&service, 1).await);
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let small = post(PROTOBUF, span::protobuf([span::good()]));
+    for _ in 0..50 {
+        assert_eq!(small.send(service.http).await.line(), "200");
+    }
+}
+
+/// A body of the largest size, of which so much has come.
+async fn begun(service: &Service, bytes: usize) -> TcpStream {
+    let mut connection = TcpStream::connect(service.http).await.unwrap();
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-protobuf\r\n";
+    connection.write_all(format!("{head}content-length: {MAX_BODY}\r\n\r\n").as_bytes()).await.unwrap();
+    connection.write_all(&vec![0; bytes]).await.unwrap();
+    connection
 }

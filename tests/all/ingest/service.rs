@@ -60,6 +60,15 @@ pub async fn start() -> Service {
     Service { http, grpc, intake, meters, kept, _servers: servers }
 }
 
+/// Every place for a body there is.
+pub async fn all_slots(intake: &Intake) -> Vec<ingest::Slot> {
+    let mut slots = Vec::new();
+    while let Ok(slot) = intake.slot().await {
+        slots.push(slot);
+    }
+    slots
+}
+
 /// As in the binary, on loopback.
 fn guard() -> Guard {
     let folder = tempfile::tempdir().unwrap();
