@@ -175,6 +175,7 @@ impl<'r> Maker<'r> {
     pub(super) fn connections(&self) -> Made<ConnectionFamilies> {
         let family = &catalogue::CONNECTIONS;
         let open = self.register(IntGaugeVec::new(opts(family), &family.label_names())?)?;
+        family.closed_sets().iter().for_each(|values| drop(open.with_label_values(values)));
         Ok(ConnectionFamilies { open, ended: self.counters(&catalogue::CONNECTIONS_ENDED)? })
     }
 
