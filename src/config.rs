@@ -1,6 +1,9 @@
 //! The configuration: the sections of the stages joined into one tree. `tacho.toml` < environment < flags; an unknown key or a
 //! wrong value stops the start and names the line or the variable.
 
+mod variables;
+
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,7 @@ use crate::notify::NotifyConfig;
 use crate::persist::DatabaseConfig;
 use tacho_core::assemble::AssembleConfig;
 use tacho_core::domain::plan::Plans;
+use variables::{PREFIX, Variables};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +44,9 @@ pub struct Config {
     pub export: ExportConfig,
     #[serde(rename = "limit")]
     pub rules: Rules,
+    /// Names of variables that begin as ours do, but which others made: Kubernetes, or whoever configured a client of ours.
+    #[serde(skip)]
+    pub passed_over: Vec<String>,
 }
 
 impl Default for Config {
@@ -62,6 +69,7 @@ impl Default for Config {
             notify: NotifyConfig::default(),
             export: ExportConfig::default(),
             rules: Rules::default(),
+            passed_over: Vec::new(),
         }
     }
 }
@@ -139,29 +147,29 @@ pub enum ConfigError {
     Variable { name: String, problem: String },
 }
 
-/// What begins so in the environment is ours; `__` stands between section and key.
-const PREFIX: &str = "TACHO_";
-/// The same prefix, but not settings: the cache folder of the tests and the configuration file's path.
-const NO_SETTINGS: [&str; 2] = ["TACHO_CACHE", "TACHO_CONFIG"];
-
 impl Config {
     /// Reads the file, if there is one, and lays the environment over it.
-    pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
         let mut table = match file {
             Some(path) => read_file(path)?,
             None => toml::Table::new(),
         };
-        let mut settings: Vec<_> =
-            environment.filter(|(name, _)| name.starts_with(PREFIX) && !NO_SETTINGS.contains(&name.as_str())).collect();
-        settings.sort();
-        for (name, value) in settings {
-            overlay(&mut table, &name, &value)?;
+        let Variables { settings, passed_over } = Variables::read(environment)?;
+        for (name, value) in &settings {
+            match setting_in_file(name, value) {
+                Some(setting) => overlay_from_file(&mut table, &settings, (name, value), setting)?,
+                None => overlay(&mut table, name, value)?,
+            }
         }
         // Every part was checked where it came from, so what is left to fail is the whole.
-        Self::deserialize(table).map_err(|error| ConfigError::File {
+        let config = Self::deserialize(table).map_err(|error| ConfigError::File {
             path: file.unwrap_or(Path::new("environment")).to_owned(),
             problem: error.to_string(),
-        })
+        })?;
+        Ok(Self { passed_over, ..config })
     }
 
     /// The configured URL, else the embedded database in the data folder.
@@ -177,6 +185,36 @@ fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
     // First as the typed tree, whose errors point at the line.
     toml::from_str::<Config>(&text).map_err(problem)?;
     toml::from_str(&text).map_err(problem)
+}
+
+/// The setting whose value lies in a file that this variable names, as official images of databases have it: the value of
+/// `TACHO_DATABASE__URL_FILE` is a path. `TACHO_TLS__CERT_FILE` and its like are settings themselves, as their keys exist.
+fn setting_in_file<'a>(name: &'a str, value: &str) -> Option<&'a str> {
+    let setting = variables::setting_of_file(name)?;
+    let is_key = |name: &str| match overlay(&mut toml::Table::new(), name, value) {
+        Ok(()) => true,
+        Err(error) => !error.to_string().contains("unknown field"),
+    };
+    (!is_key(name) && is_key(setting)).then_some(setting)
+}
+
+/// Sets one value by what lies in a file. No error shows it, as it is probably secret.
+fn overlay_from_file(
+    table: &mut toml::Table,
+    settings: &[(String, String)],
+    (name, path): (&str, &str),
+    setting: &str,
+) -> Result<(), ConfigError> {
+    let refused = |problem| ConfigError::Variable { name: name.to_owned(), problem };
+    if settings.iter().any(|(other, _)| other == setting) {
+        return Err(refused(format!("{setting} is set as well; only one of them can be")));
+    }
+    // An empty name of a file is none.
+    if path.is_empty() {
+        return Ok(());
+    }
+    let value = variables::value_of_file(name, path)?;
+    overlay(table, setting, &value).map_err(|_| refused(format!("what {path} holds is no value for {setting}")))
 }
 
 /// Sets one value by the name of its variable. It is read as TOML where it is TOML (numbers, lists), else as text.
@@ -220,7 +258,7 @@ mod tests {
     use super::*;
 
     fn with_environment(settings: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::load(None, settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        Config::load(None, settings.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
@@ -268,8 +306,82 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tacho.toml");
         std::fs::write(&path, "[assemble]\nquiet = \"9s\"\nmax_age = \"1h\"\n").unwrap();
-        let environment = [("TACHO_ASSEMBLE__QUIET".to_owned(), "1s".to_owned())];
+        let environment = [("TACHO_ASSEMBLE__QUIET".into(), "1s".into())];
         let config = Config::load(Some(&path), environment.into_iter()).unwrap();
         assert_eq!((config.assemble.quiet.as_secs(), config.assemble.max_age.as_secs()), (1, 3600));
+    }
+
+    #[test]
+    fn what_others_put_into_the_environment_is_passed_over_and_typing_errors_are_not() {
+        let config = with_environment(&[
+            ("TACHO_URL", "http://127.0.0.1:9464"),
+            ("TACHO_PORT", "tcp://10.96.0.7:4317"),
+            ("TACHO_METRICS_SERVICE_HOST", "10.96.0.8"),
+            ("TACHO_ASSEMBLE__QUIET", "1s"),
+        ])
+        .unwrap();
+        assert_eq!(config.passed_over, ["TACHO_METRICS_SERVICE_HOST", "TACHO_PORT", "TACHO_URL"]);
+        assert_eq!(config.assemble.quiet.as_secs(), 1);
+        for misspelt in ["TACHO_DATADIR", "TACHO_ASSEMBLE_QUIET", "TACHO_LISTEN_PORT", "TACHO_PORT"] {
+            let error = with_environment(&[(misspelt, "9464")]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("environment variable {misspelt}: unknown field")), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_key_at_the_top_is_named_like_a_variable_of_kubernetes() {
+        let error = toml::from_str::<Config>("x = 1").unwrap_err().to_string();
+        let keys: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert!(keys.contains(&"data_dir") && keys.contains(&"listen"), "{error}");
+        let mut words = keys.iter().flat_map(|key| key.split('_'));
+        assert!(words.all(|word| word != "port" && word != "service"), "{keys:?}");
+    }
+
+    #[test]
+    fn only_our_variables_must_be_unicode() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let broken = || OsString::from_vec(vec![b'x', 0xff]);
+        let load = |name: OsString, value: OsString| Config::load(None, std::iter::once((name, value)));
+        assert!(load("OTHER".into(), broken()).is_ok() && load(broken(), "x".into()).is_ok());
+        let error = load("TACHO_DATA_DIR".into(), broken()).unwrap_err().to_string();
+        assert_eq!(error, "environment variable TACHO_DATA_DIR: is not valid Unicode");
+        let name = OsString::from_vec(b"TACHO_\xff".to_vec());
+        let error = load(name, "x".into()).unwrap_err().to_string();
+        assert_eq!(error, "environment variable TACHO_\u{fffd}: is not valid Unicode");
+    }
+
+    #[test]
+    fn a_value_can_lie_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("url"), "postgres://tacho:secret@db/tacho\n").unwrap();
+        std::fs::write(path("quiet"), "250ms").unwrap();
+        let (url, quiet, none) = (path("url"), path("quiet"), path("none"));
+        let config = with_environment(&[
+            ("TACHO_DATABASE__URL_FILE", &url),
+            ("TACHO_ASSEMBLE__QUIET_FILE", &quiet),
+            ("TACHO_LIMITS__URL_FILE", ""),
+            // A key of its own: the path is the value.
+            ("TACHO_EXPORT__ELASTICSEARCH__PASSWORD_FILE", &none),
+        ])
+        .unwrap();
+        assert_eq!(config.database_url(), "postgres://tacho:secret@db/tacho");
+        assert_eq!(config.assemble.quiet, std::time::Duration::from_millis(250));
+        assert_eq!(config.limits.url, "redis://127.0.0.1:6379");
+        assert!(format!("{:?}", config.export).contains(&none));
+
+        let complaint = |settings: &[(&str, &str)]| with_environment(settings).unwrap_err().to_string();
+        let both = complaint(&[("TACHO_DATABASE__URL", "sqlite:x"), ("TACHO_DATABASE__URL_FILE", &url)]);
+        let said = "environment variable TACHO_DATABASE__URL_FILE: TACHO_DATABASE__URL is set as well; only one of them can be";
+        assert_eq!(both, said);
+        let missing = complaint(&[("TACHO_DATABASE__URL_FILE", &none)]);
+        assert!(
+            missing.starts_with(&format!("environment variable TACHO_DATABASE__URL_FILE: {none}: No such")),
+            "{missing}"
+        );
+        let wrong = complaint(&[("TACHO_ASSEMBLE__QUIET_FILE", &url)]);
+        assert!(wrong.contains("is no value for TACHO_ASSEMBLE__QUIET") && !wrong.contains("secret"), "{wrong}");
+        let misspelt = complaint(&[("TACHO_ASSEMBLE__QUITE_FILE", &quiet)]);
+        assert!(misspelt.contains("TACHO_ASSEMBLE__QUITE_FILE: unknown field `quite_file`"), "{misspelt}");
     }
 }

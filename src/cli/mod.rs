@@ -156,7 +156,7 @@ fn answer(said: Result<String, export::ExportError>) -> ExitCode {
 fn load(path: Option<PathBuf>) -> Result<Config, ConfigError> {
     let in_this_folder = PathBuf::from("tacho.toml");
     let path = path.or_else(|| in_this_folder.exists().then_some(in_this_folder));
-    Config::load(path.as_deref(), std::env::vars())
+    Config::load(path.as_deref(), std::env::vars_os())
 }
 
 async fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
@@ -167,6 +167,10 @@ async fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
             return ExitCode::from(WRONG_USE);
         }
     };
+    if !config.passed_over.is_empty() {
+        let variables = config.passed_over.join(" ");
+        tracing::info!(variables, "these are no settings of Tacho: Kubernetes or a client's configuration made them");
+    }
     let caught = |kind| signal(kind);
     let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) =
         (caught(SignalKind::terminate()), caught(SignalKind::interrupt()), caught(SignalKind::hangup()))
