@@ -14,6 +14,7 @@ use super::pause::Pause;
 use super::periods;
 use super::progress::{Progress, Ticket};
 use super::reload::Book;
+use super::service::Pulse;
 use super::writer::Writer;
 use super::{AppError, now};
 use crate::config::Config;
@@ -58,6 +59,7 @@ pub(super) struct Flow {
     pub store: Arc<OnceLock<Store>>,
     pub limits: Arc<Limits>,
     pub events: Waiting,
+    pub pulse: Arc<Pulse>,
     /// Nothing more will be appended to the journal.
     pub no_more: CancellationToken,
 }
@@ -97,7 +99,8 @@ impl Flow {
         let mut stages = JoinSet::new();
         let (no_more, runtime) = (self.no_more.clone(), Handle::current());
         stages.spawn_blocking(move || read_journal(follower, &deliveries, &no_more, &runtime));
-        stages.spawn(gather(Gatherer::new(&config.assemble), delivered, batches, self.metrics, progress));
+        let out = Out { batches, progress, pulse: self.pulse };
+        stages.spawn(gather(Gatherer::new(&config.assemble), delivered, out, self.metrics));
         stages.spawn(watch(writer.store.clone(), Arc::clone(&writer.metrics), self.no_more.clone()));
         stages.spawn(periods::keep(writer.store.clone(), self.no_more));
         let written = CancellationToken::new();
@@ -200,17 +203,38 @@ fn read_journal(
     }
 }
 
+/// Where the gatherer hands on what it has closed, and whom it tells.
+struct Out {
+    batches: mpsc::Sender<Batch>,
+    progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
+}
+
+impl Out {
+    /// `still` is the first frame that the gatherer needs when these traces have left it.
+    async fn hand_on(&self, closed: Vec<Closed>, still: Lsn) -> Result<(), AppError> {
+        let first = closed.iter().map(|closed| closed.since).min();
+        let ticket = first.map(|first| self.progress.batch(first));
+        self.progress.gathering(still);
+        if let Some(ticket) = ticket {
+            self.pulse.wait();
+            self.batches.send(Batch { closed, ticket }).await.map_err(|_| AppError::Stage)?;
+        }
+        self.pulse.turn();
+        Ok(())
+    }
+}
+
 /// Joins spans into traces until no more come, then hands out all that is open.
 async fn gather(
     mut gatherer: Gatherer,
     mut deliveries: mpsc::Receiver<Delivery>,
-    batches: mpsc::Sender<Batch>,
+    out: Out,
     metrics: Arc<Metrics>,
-    progress: Arc<Progress>,
 ) -> Result<(), AppError> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut next = progress.needed();
+    let mut next = out.progress.needed();
     loop {
         tokio::select! {
             delivery = deliveries.recv() => match delivery {
@@ -224,28 +248,12 @@ async fn gather(
             _ = tick.tick() => {}
         }
         let closed = gatherer.close_due(now(), BATCH);
-        hand_on(closed, gatherer.oldest().unwrap_or(next), &batches, &progress).await?;
+        out.hand_on(closed, gatherer.oldest().unwrap_or(next)).await?;
         metrics.open_traces.set(i64::try_from(gatherer.len()).unwrap_or(i64::MAX));
     }
     while !gatherer.is_empty() {
         let closed = gatherer.close_all(BATCH);
-        hand_on(closed, gatherer.oldest().unwrap_or(next), &batches, &progress).await?;
-    }
-    Ok(())
-}
-
-/// `still` is the first frame that the gatherer needs when these traces have left it.
-async fn hand_on(
-    closed: Vec<Closed>,
-    still: Lsn,
-    batches: &mpsc::Sender<Batch>,
-    progress: &Progress,
-) -> Result<(), AppError> {
-    let first = closed.iter().map(|closed| closed.since).min();
-    let ticket = first.map(|first| progress.batch(first));
-    progress.gathering(still);
-    if let Some(ticket) = ticket {
-        batches.send(Batch { closed, ticket }).await.map_err(|_| AppError::Stage)?;
+        out.hand_on(closed, gatherer.oldest().unwrap_or(next)).await?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod pause;
 mod periods;
 mod progress;
 mod reload;
+mod service;
 mod settling;
 mod watch;
 mod writer;
@@ -113,6 +114,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     let journal = journal::open(&config.data_dir.join("journal"), &config.journal, journal_meters(&metrics))?;
     let age = journal.age();
     metrics.read_journal_age(move || age().as_secs_f64());
+    let pulse = Arc::new(service::Pulse::default());
     let (listeners, entrance) = Listeners::open(&config, &metrics).await?;
     let rules = config.ingest.rules(config.privacy.error_messages);
     let intake = Intake::new(&config.ingest, rules, meters(&metrics), keeper(&journal));
@@ -138,6 +140,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
         store: Arc::clone(&store),
         limits: Arc::clone(&limits),
         events: waiting_events,
+        pulse: Arc::clone(&pulse),
         no_more: no_more.clone(),
     };
     let mut flow = Box::pin(flow.run(&config, Arc::clone(&book)));
@@ -156,6 +159,8 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     listeners.tell(&config.data_dir)?;
     let handles = handles(&metrics, Arc::clone(&store), limits, &journal, &closing);
     let served = listeners.serve(intake, handles, &entrance, &closing);
+    let watched = service::Watched { pulse, journal, metrics, closing: closing.clone() };
+    let _watching = service::serving(watched);
     let early = tokio::select! {
         () = orders.stop => None,
         ended = &mut flow => Some(ended),
@@ -180,6 +185,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
 /// What they have begun is answered, within bounds.
 async fn close_listeners(served: &TaskTracker, closing: &CancellationToken) {
     tracing::info!("draining");
+    service::stopping();
     closing.cancel();
     if tokio::time::timeout(DOORS, served.wait()).await.is_err() {
         tracing::warn!("some clients were still sending");

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::listeners::{Entrance, NewEntrance};
 use super::watch::{self, Watch};
-use super::{limits, price_book};
+use super::{limits, price_book, service};
 use crate::config::Config;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
@@ -54,7 +54,9 @@ impl Reloads {
         loop {
             match tokio::time::timeout(watch::EVERY, reloads.recv()).await {
                 Ok(Some(reload)) => {
+                    service::reloading();
                     self.reload(reload);
+                    service::reloaded();
                     watch = Watch::of(&self.config);
                 }
                 Ok(None) => break,

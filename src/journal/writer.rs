@@ -25,6 +25,8 @@ const MARK_EVERY: Duration = Duration::from_secs(1);
 enum Order {
     Append(Append),
     Trim(Lsn),
+    /// Nothing but an answer.
+    Answer(oneshot::Sender<()>),
 }
 
 struct Append {
@@ -86,6 +88,12 @@ impl Journal {
     /// Whether it takes nothing more until a restart.
     pub(crate) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Relaxed)
+    }
+
+    /// Ends when the thread has come to it; `false` when there is none.
+    pub(crate) async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Order::Answer(answer)).await.is_ok() && answered.await.is_ok()
     }
 
     /// Reads how old the oldest frame is that is still needed.
@@ -171,6 +179,8 @@ impl<D: Disk> Thread<D> {
                         appends.push(append);
                     }
                     Order::Trim(needed) => self.trim(needed),
+                    // Nobody may wait for it any more.
+                    Order::Answer(answer) => drop(answer.send(())),
                 }
                 next = if bytes < MOST_A_SYNC { waiting.try_recv().ok() } else { None };
             }

@@ -6,4 +6,5 @@ mod durability;
 mod limit_events;
 mod limits;
 mod notices;
+mod service;
 mod truth;
