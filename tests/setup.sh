@@ -41,6 +41,8 @@ missing_packages() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     have node || echo nodejs
     have npm || echo npm
+    have systemd-analyze || echo systemd
+    have sqlite3 || echo sqlite3
 }
 
 # Debian starts a service as it installs it, unless this file says no (101).

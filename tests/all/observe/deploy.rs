@@ -1,4 +1,4 @@
-//! What `deploy/` ships, taken by the programs that read it: Prometheus, Alertmanager, the schema of compose, Tacho itself.
+//! What `deploy/` ships, taken by the programs that read it: Prometheus, Alertmanager, the schema of compose, systemd, Tacho itself.
 
 mod alertmanager;
 mod compose;
@@ -6,6 +6,7 @@ mod elasticsearch;
 mod listeners;
 mod muted;
 pub mod receivers;
+mod systemd;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,16 @@ fn alert_names() -> BTreeSet<String> {
     }
     assert!(names.len() > 20, "the reading of alerts is broken: {names:?}");
     names
+}
+
+/// How many seconds a stop may take, as `src/app/mod.rs` bounds its parts.
+fn drain() -> u64 {
+    let source = read("src/app/mod.rs");
+    let seconds = |name: &str| -> u64 {
+        let begin = format!("const {name}: Duration = Duration::from_secs(");
+        source.split_once(&begin).unwrap().1.split(')').next().unwrap().parse().unwrap()
+    };
+    seconds("DOORS") + seconds("DRAIN") + seconds("LAST_WORD")
 }
 
 #[test]
