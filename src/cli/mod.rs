@@ -5,13 +5,16 @@ mod actor;
 mod audit;
 mod dead_letters;
 mod export;
+mod healthcheck;
 mod limits;
+mod manual;
 mod rebuild;
 mod report;
 mod setup;
 mod token;
 mod verify;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -62,6 +65,20 @@ enum Verb {
     Audit(audit::AuditArguments),
     /// Read the configuration and say what is wrong with it.
     CheckConfig,
+    /// Ask the Tacho that runs here whether it is ready: exit code 0 if it is, 1 if not.
+    Healthcheck,
+    /// Print a script that completes commands in a shell.
+    Completions(manual::CompletionsArguments),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(manual::ManArguments),
+}
+
+impl Verb {
+    /// A broken file must not break a shell that starts.
+    fn reads_no_config(&self) -> bool {
+        matches!(self, Self::Completions(_) | Self::Man(_))
+    }
 }
 
 /// Exit code of a verb that found or met a problem.
@@ -71,11 +88,12 @@ const WRONG_USE: u8 = 2;
 /// Runs the verb; whatever goes wrong is said on standard error.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let path = arguments.config.clone();
-    let config = match load(arguments.config) {
+    let verb = arguments.verb.unwrap_or(Verb::Run);
+    let config = match if verb.reads_no_config() { Ok(Config::default()) } else { load(arguments.config) } {
         Ok(config) => config,
         Err(error) => return complain(&error, WRONG_USE),
     };
-    match arguments.verb.unwrap_or(Verb::Run) {
+    match verb {
         Verb::Run => serve(config, path).await,
         Verb::Report(arguments) => match report::report(&config, &arguments, app::now()).await {
             Ok(text) => {
@@ -92,20 +110,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             }
             Err(error) => complain(&error, PROBLEM),
         },
-        Verb::Rebuild(arguments) => match rebuild::rebuild(&config, &arguments, app::now()).await {
-            Ok(text) => {
-                say(&text);
-                ExitCode::SUCCESS
-            }
-            Err(error) => complain(&error, PROBLEM),
-        },
-        Verb::Limits(arguments) => match limits::limits(&config, &arguments, app::now()).await {
-            Ok(text) => {
-                say(&text);
-                ExitCode::SUCCESS
-            }
-            Err(error) => complain(&error, PROBLEM),
-        },
+        Verb::Rebuild(arguments) => told(rebuild::rebuild(&config, &arguments, app::now()).await),
+        Verb::Limits(arguments) => told(limits::limits(&config, &arguments, app::now()).await),
         Verb::Accounts(arguments) => match accounts::accounts(&config, &arguments, app::now()).await {
             Ok(text) => {
                 say(&text);
@@ -136,6 +142,20 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
             ExitCode::SUCCESS
         }
+        Verb::Healthcheck => told(healthcheck::healthcheck(&config).await),
+        Verb::Completions(arguments) => told(manual::completions(&arguments)),
+        Verb::Man(arguments) => told(manual::man(&arguments)),
+    }
+}
+
+/// What a verb has to say, whose only fault is a problem.
+fn told(said: Result<String, impl std::error::Error>) -> ExitCode {
+    match said {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, PROBLEM),
     }
 }
 
@@ -216,9 +236,9 @@ pub fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked for")]
+/// What a person asked for. Who has read enough closes the pipe, as `head` does.
 fn say(text: &str) {
-    println!("{text}");
+    drop(writeln!(std::io::stdout(), "{text}"));
 }
 
 #[expect(clippy::print_stderr, reason = "what a person must know")]

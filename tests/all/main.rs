@@ -16,6 +16,7 @@ mod contract;
 mod drill;
 mod e2e;
 mod ingest;
+mod install;
 mod observe;
 mod search;
 mod support;

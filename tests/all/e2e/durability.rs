@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::truth::rows_of;
+use crate::install::verbs::tacho as tacho_says;
 use crate::support::client::{JSON, call, post};
 use crate::support::load::{Shape, Unit};
 use crate::support::postgres::Postgres;
@@ -68,6 +69,8 @@ async fn the_database_may_be_away() {
         drop(send(&tacho, &unit(taken)).await);
         assert!(begun.elapsed() < Duration::from_secs(30), "ready with a full journal");
     }
+    let (code, said) = tacho_says(folder.path(), &["healthcheck"]);
+    assert!(code == 1 && said.ends_with("/readyz answers 503: the journal is full\n"), "{said}");
     server.resume();
     until(&tacho, &format!("tacho_persist_records_total{{result=\"new\"}} {}", taken * 20)).await;
     until(&tacho, "tacho_persist_up 1").await;
