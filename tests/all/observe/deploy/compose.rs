@@ -118,7 +118,7 @@ fn copied(dockerfile: &str) -> Vec<String> {
 
 #[test]
 fn cargo_has_all_it_needs_in_the_image() {
-    let dockerfile = read("deploy/compose/Dockerfile");
+    let dockerfile = read("deploy/docker/Dockerfile");
     let toolchain = read("rust-toolchain.toml");
     let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
     assert!(
