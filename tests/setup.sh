@@ -3,7 +3,7 @@
 # when all is there. It starts no service.
 #
 #   tests/setup.sh                     everything
-#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, preview
+#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, packaging, debian, preview
 #
 # Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -153,6 +153,50 @@ search_servers() {
     done
 }
 
+# --- what makes the container image and the Debian package, and a Debian to install it in ---
+
+packaging() {
+    local target missing=()
+    have musl-gcc || missing+=(musl-tools)
+    have buildah || missing+=(buildah)
+    have dpkg-deb || missing+=(dpkg)
+    [ -s /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+    if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
+    have cargo || die "please install Rust first (rustup)"
+    target=$(uname -m)-unknown-linux-musl
+    if [ ! -d "$(cd "$root" && rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+        say "adding $target"
+        (cd "$root" && quietly rustup target add "$target")
+    fi
+    if fresh "$cache/cargo-deb" "$cargo_deb"; then return; fi
+    say "making $cache/cargo-deb"
+    # It runs for a second, so it need not be built for speed.
+    (cd "$root" && CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR="$cache/cargo-deb/target" \
+        quietly cargo install --quiet --locked --force --root "$cache/cargo-deb" --version "$cargo_deb" cargo-deb)
+    rm -rf "$cache/cargo-deb/target"
+    stamp "$cache/cargo-deb" "$cargo_deb"
+}
+cargo_deb=3.8.0
+
+# A root of the Debian that runs here, with as little in it as there can be. Tests copy it.
+debian() {
+    local folder=$cache/debian key site
+    # shellcheck source=/dev/null
+    key=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [ -n "$key" ] || die "no release of Debian runs here, whose packages could be installed"
+    if as_root test -x "$folder/root/usr/bin/dpkg" && fresh "$folder" "$key"; then return; fi
+    have debootstrap || install debootstrap
+    say "making $folder"
+    # From where this machine has its own packages.
+    site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $key" | head -n 1)
+    [ -n "$site" ] || site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+    as_root rm -rf "$folder"
+    mkdir -p "$folder"
+    quietly as_root debootstrap --variant=minbase "$key" "$folder/root" "$site"
+    as_root find "$folder/root/var/cache/apt" "$folder/root/var/lib/apt/lists" -type f -delete
+    stamp "$folder" "$key"
+}
+
 # --- what draws the dashboards, for people; no test needs it ---
 
 preview() { python_environment preview-venv "$root/dashboards/requirements.txt"; }
@@ -168,7 +212,7 @@ mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 flock 9 # two runs at once would write into the same folders
 
-[ "$#" -gt 0 ] || set -- programs venv node cargo search
+[ "$#" -gt 0 ] || set -- programs venv node cargo search packaging debian
 for part in "$@"; do
     case $part in
         programs) programs ;;
@@ -176,7 +220,9 @@ for part in "$@"; do
         node) node_client ;;
         cargo) cargo_tools ;;
         search) search_servers ;;
+        packaging) packaging ;;
+        debian) debian ;;
         preview) preview ;;
-        *) die "no such part: $part (programs, venv, node, cargo, search, preview)" ;;
+        *) die "no such part: $part (programs, venv, node, cargo, search, packaging, debian, preview)" ;;
     esac
 done
