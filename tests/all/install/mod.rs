@@ -1,6 +1,7 @@
 //! How Tacho comes onto a machine: the verbs that packages need, the container image, the Debian package. Images and packages are
 //! made by the scripts that make those which are handed out, from a static binary that is built with less care for its speed.
 
+mod deb;
 mod image;
 mod place;
 pub mod verbs;
@@ -11,6 +12,12 @@ use std::sync::OnceLock;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What `tests/setup.sh` made.
+fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var("HOME").unwrap()).join(".cache/tacho");
+    std::env::var("TACHO_CACHE").map_or_else(|_| home(), PathBuf::from)
 }
 
 /// A command that needs root's rights: to change roots, to mount, to install packages.
@@ -36,6 +43,15 @@ fn output(command: &mut Command) -> String {
     text
 }
 
+/// Without what cargo tells a test of its package: build scripts see it, and would run again at each change between the two.
+fn as_from_a_shell(command: &mut Command) -> &mut Command {
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars().filter(|(name, _)| told(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// The profile of static binaries for tests.
 const PROFILE: &str = "static-test";
 
@@ -46,7 +62,7 @@ fn static_binary() -> &'static Path {
         let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--locked", "--profile", PROFILE, "--target", &target, "--bin", "tacho"]);
-        output(cargo.current_dir(root()));
+        output(as_from_a_shell(cargo.current_dir(root())));
         let folder = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| root().join("target"), PathBuf::from);
         folder.join(target).join(PROFILE).join("tacho")
     })
