@@ -26,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api;
-use crate::auth::BadTokens;
+use crate::auth::{BadTokens, TokensFile};
 use crate::config::Config;
 use crate::export;
 use crate::ingest::{IngestMeters, Intake, Keeper, NotKept};
 use crate::journal::{self, Journal, JournalError, JournalMeters, NotAppended};
 use crate::limit::Limits;
-use crate::listen::BadTls;
+use crate::listen::{BadTls, Certificates};
 use crate::metrics::{Format, Metrics};
 use crate::persist::PersistError;
 use crate::telemetry::Filter;
@@ -180,6 +180,13 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     close(&store).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whether the files that the configuration names can be used; nothing is made and nobody is asked.
+pub fn check(config: &Config) -> Result<(), AppError> {
+    Certificates::read(&config.tls)?;
+    TokensFile(config.auth.tokens_path(&config.data_dir)).read()?;
+    price_book(config).map(drop)
 }
 
 /// What they have begun is answered, within bounds.

@@ -31,10 +31,16 @@ struct Told {
     http: String,
 }
 
+/// Of an answer that is none, why.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
 /// Says who is ready; an error says who is not, and why.
 pub(super) async fn healthcheck(config: &Config) -> Result<String, NotHealthy> {
     let address = told(&config.data_dir).unwrap_or_else(|| config.listen.http.clone());
-    let url = url(&local(&address).await?);
+    let url = url(&local(&address).await?, config.tls.is_on());
     // Another part of the house may have done so before; it can only be the same one.
     drop(rustls::crypto::ring::default_provider().install_default());
     let client = Client::builder()
@@ -51,13 +57,14 @@ pub(super) async fn healthcheck(config: &Config) -> Result<String, NotHealthy> {
     if status.is_success() {
         return Ok(format!("{url} is ready"));
     }
-    let reason = answer.text().await.map_err(no_answer)?;
-    Err(NotHealthy::NotReady { url, status: status.as_u16(), reason: reason.trim().to_owned() })
+    let problem: Problem = answer.json().await.map_err(no_answer)?;
+    Err(NotHealthy::NotReady { url, status: status.as_u16(), reason: problem.detail })
 }
 
 /// The one place that knows how our own listener is spoken to.
-fn url(address: &SocketAddr) -> String {
-    format!("http://{address}/readyz")
+fn url(address: &SocketAddr, has_tls: bool) -> String {
+    let scheme = if has_tls { "https" } else { "http" };
+    format!("{scheme}://{address}/readyz")
 }
 
 /// Where the one that runs says it listens. It stays behind after a stop, and then nobody answers there.
@@ -81,7 +88,7 @@ mod tests {
     use super::*;
 
     async fn check(address: &str, expected: &str) {
-        let found = local(address).await.map(|address| url(&address)).unwrap_or_else(|error| error.to_string());
+        let found = local(address).await.map(|address| url(&address, false)).unwrap_or_else(|error| error.to_string());
         assert_eq!(found, expected);
     }
 

@@ -20,6 +20,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -123,13 +124,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Verb::Export(arguments) => answer(export::export(&config, &arguments, app::now()).await),
         Verb::DeadLetters(arguments) => answer(dead_letters::dead_letters(&config, &arguments, app::now()).await),
         Verb::Setup(arguments) => answer(setup::setup(&config, &arguments).await),
-        Verb::Token(arguments) => match token::token(&config, &arguments, app::now()).await {
-            Ok(text) => {
-                say(&text);
-                ExitCode::SUCCESS
-            }
-            Err(error) => complain(&error, PROBLEM),
-        },
+        Verb::Token(arguments) => told(token::token(&config, &arguments, app::now()).await),
         Verb::Audit(arguments) => match audit::audit(&config, &arguments, app::now()).await {
             Ok(text) => {
                 say(&text);
@@ -138,10 +133,13 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             Err(error @ audit::AuditError::Time(_)) => complain(&error, WRONG_USE),
             Err(error) => complain(&error, PROBLEM),
         },
-        Verb::CheckConfig => {
-            say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
-            ExitCode::SUCCESS
-        }
+        Verb::CheckConfig => match app::check(&config) {
+            Ok(()) => {
+                say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error, WRONG_USE),
+        },
         Verb::Healthcheck => told(healthcheck::healthcheck(&config).await),
         Verb::Completions(arguments) => told(manual::completions(&arguments)),
         Verb::Man(arguments) => told(manual::man(&arguments)),
@@ -191,6 +189,7 @@ async fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
         let variables = config.passed_over.join(" ");
         tracing::info!(variables, "these are no settings of Tacho: Kubernetes or a client's configuration made them");
     }
+    raise_file_limit();
     let caught = |kind| signal(kind);
     let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) =
         (caught(SignalKind::terminate()), caught(SignalKind::interrupt()), caught(SignalKind::hangup()))
@@ -223,6 +222,15 @@ async fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
             }
             None => stop.cancel(),
         }
+    }
+}
+
+/// As many files and connections as the system lets us have: what shells give by default is for programs that wait in `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::debug!(%error, "limit of open files not raised");
     }
 }
 

@@ -35,6 +35,10 @@ pub enum BadTls {
 }
 
 impl TlsConfig {
+    pub fn is_on(&self) -> bool {
+        named(&self.cert_file).is_some()
+    }
+
     /// All files that are named.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().filter_map(named)

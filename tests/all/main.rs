@@ -11,6 +11,7 @@
     reason = "a test stops at the first surprise; some of them are a table; long forms show one"
 )]
 
+mod access;
 mod bounds;
 mod contract;
 mod drill;

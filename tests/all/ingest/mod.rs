@@ -10,4 +10,4 @@ mod http;
 #[allow(dead_code, reason = "the tests of the core use the rest")]
 mod oracle;
 mod service;
-mod span;
+pub mod span;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic_types::StatusExt;
@@ -66,6 +66,17 @@ impl Ask {
 
     /// Sends it over a connection of its own.
     pub(crate) async fn send(&self, address: SocketAddr) -> Answer {
+        let connection = TcpStream::connect(address).await.unwrap();
+        self.exchange(connection, address).await.unwrap_or_else(|why| panic!("no answer; {why}"))
+    }
+
+    /// Sends it over this connection, and reads to its end; what went wrong where no whole answer came.
+    #[allow(dead_code, reason = "benches take this file too")]
+    pub(crate) async fn exchange(
+        &self,
+        mut connection: impl AsyncRead + AsyncWrite + Unpin,
+        address: SocketAddr,
+    ) -> Result<Answer, String> {
         let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.path);
         if !self.headers.iter().any(|(name, _)| *name == "host") {
             head += &format!("host: {address}\r\n");
@@ -74,13 +85,11 @@ impl Ask {
             head += &format!("{name}: {value}\r\n");
         }
         head += &format!("content-length: {}\r\n\r\n", self.body.len());
-        let mut connection = TcpStream::connect(address).await.unwrap();
-        connection.write_all(head.as_bytes()).await.unwrap();
         // An early answer may close the connection before the body is out.
-        let sent = connection.write_all(&self.body).await;
+        let sent = connection.write_all(&[head.as_bytes(), &self.body].concat()).await;
         let mut answer = Vec::new();
         let read = connection.read_to_end(&mut answer).await;
-        Answer::parse(&answer).unwrap_or_else(|| panic!("no answer; sent: {sent:?}, read: {read:?}"))
+        Answer::parse(&answer).ok_or_else(|| format!("sent: {sent:?}, read: {read:?}"))
     }
 }
 
@@ -183,16 +192,17 @@ fn said_json(body: &serde_json::Value) -> String {
 pub(crate) struct Call {
     path: &'static str,
     encoding: Option<&'static str>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
     frames: Bytes,
 }
 
 pub(crate) fn call(message: impl AsRef<[u8]>) -> Call {
-    Call { path: TRACES, encoding: None, frames: frame(0, message.as_ref()).into() }
+    Call { path: TRACES, encoding: None, headers: vec![], frames: frame(0, message.as_ref()).into() }
 }
 
 /// A call whose message says that it is compressed.
 pub(crate) fn compressed(encoding: &'static str, message: impl AsRef<[u8]>) -> Call {
-    Call { path: TRACES, encoding: Some(encoding), frames: frame(1, message.as_ref()).into() }
+    Call { path: TRACES, encoding: Some(encoding), headers: vec![], frames: frame(1, message.as_ref()).into() }
 }
 
 fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
@@ -203,6 +213,12 @@ fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
 impl Call {
     pub(crate) fn path(mut self, path: &'static str) -> Self {
         self.path = path;
+        self
+    }
+
+    #[allow(dead_code, reason = "benches take this file too")]
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
@@ -229,7 +245,14 @@ impl Channel {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self, Cut> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
-        let (sender, connection) = h2::client::handshake(tcp).await?;
+        Self::over(tcp, address).await
+    }
+
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+    ) -> Result<Self, Cut> {
+        let (sender, connection) = h2::client::handshake(stream).await?;
         let mut driver = JoinSet::new();
         driver.spawn(connection);
         Ok(Self { address, sender, _driver: driver })
@@ -240,6 +263,9 @@ impl Channel {
         let mut request = http::Request::post(format!("http://{}{}", self.address, call.path))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
+        for (name, value) in &call.headers {
+            request = request.header(*name, value.as_ref());
+        }
         if let Some(encoding) = call.encoding {
             request = request.header("grpc-encoding", encoding);
         }
