@@ -49,7 +49,7 @@ app = FastAPI(lifespan=lifespan)
 if tacho := os.environ.get("TACHO_URL"):
     from tacho_limits import TachoMiddleware
 
-    app.add_middleware(TachoMiddleware, url=tacho)  # the user is by default the header x-user-id
+    app.add_middleware(TachoMiddleware, url=tacho, token=os.environ.get("TACHO_TOKEN"))  # the user is by default the header x-user-id
 FastAPIInstrumentor.instrument_app(app)  # its span is around every middleware, so a check knows its trace
 
 

@@ -39,6 +39,12 @@ async def test_the_question_names_what_is_known(tacho: StandIn, serve: Serve, bo
     assert asked.headers["content-type"] == "application/json"
 
 
+async def test_a_token_is_shown_with_each_question(tacho: StandIn, serve: Serve) -> None:
+    client = await serve(fastapi_bot(url=tacho.url, token="tacho_check_1"))
+    await client.post("/agents/support/invoke", content=b"x")
+    assert {asked.headers.get("authorization") for asked in tacho.asked} == {"Bearer tacho_check_1"}
+
+
 @both
 async def test_everything_can_be_told(tacho: StandIn, serve: Serve, bot: Bot) -> None:
     def estimate(scope: Any) -> Estimate:

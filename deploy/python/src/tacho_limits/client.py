@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,9 +47,14 @@ class Client:
     question that got lost may have been counted.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, token: str | None = None, ssl_context: SSLContext | None = None) -> None:
         self._url = url.rstrip("/")
         self._timeout = timeout
+        self._headers = {"accept-encoding": "identity"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+        # Reading the authorities takes 20 ms, which plain HTTP has no use for.
+        self._verify = ssl_context or self._url.startswith("https:")
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
         self._away = False
         self._next = 0.0  # not asked before, while away
@@ -104,11 +110,10 @@ class Client:
             http = httpx.AsyncClient(
                 timeout=None,  # for each step; ours is for the whole, as many short steps can take long
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS),
-                # Reading the authorities takes 20 ms, which plain HTTP has no use for.
-                verify=self._url.startswith("https:"),
+                verify=self._verify,
                 # A proxy for the world outside is not the way to a neighbour on the same machine.
                 trust_env=False,
-                headers={"accept-encoding": "identity"},
+                headers=self._headers,
             )
             pool = self._pools[loop] = _Pool(http, asyncio.Semaphore(CONNECTIONS))
         return pool

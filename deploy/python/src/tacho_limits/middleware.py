@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any, Literal, TypedDict
 
 from tacho_limits import tracing
@@ -84,6 +85,9 @@ class TachoMiddleware:
     ASGI scope what names the request; what they do not find is left out. `endpoint` is by default the route template,
     `agent` the path parameter that names one.
 
+    `token` is one of the role `check`, which a Tacho on another host wants; `ssl_context` is for one whose certificate is
+    of a private authority.
+
     `on_error` says what becomes of a request that nobody could check, `timeout` (seconds) how long to try. Requests are
     checked unless `include` says no or a pattern of `exclude` matches: a method, a blank, a route, with `*` for any
     characters, as in Tacho's `assemble.ignore`; without a method it is for all of them.
@@ -94,6 +98,8 @@ class TachoMiddleware:
         app: App,
         *,
         url: str = "http://127.0.0.1:9464",
+        token: str | None = None,
+        ssl_context: SSLContext | None = None,
         on_error: Literal["open", "closed"] = "open",
         timeout: float = 0.25,
         user: Reader = from_header("x-user-id"),
@@ -108,7 +114,7 @@ class TachoMiddleware:
         if on_error not in ("open", "closed"):
             raise ValueError(f'on_error is "open" or "closed", not {on_error!r}')
         self.app = app
-        self._client = Client(url, timeout)
+        self._client = Client(url, timeout, token, ssl_context)
         self._closed = on_error == "closed"
         self._readers = {"tenant": tenant, "user": user, "model": model}
         self._endpoint = endpoint
