@@ -3,7 +3,8 @@
 # when all is there. It starts no service.
 #
 #   tests/setup.sh                     everything
-#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, packaging, debian, preview
+#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, packaging, debian,
+#                                      preview
 #
 # Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -159,6 +160,7 @@ packaging() {
     local target missing=()
     have musl-gcc || missing+=(musl-tools)
     have buildah || missing+=(buildah)
+    have openssl || missing+=(openssl)
     have dpkg-deb || missing+=(dpkg)
     [ -s /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
     if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
@@ -171,8 +173,9 @@ packaging() {
     if fresh "$cache/cargo-deb" "$cargo_deb"; then return; fi
     say "making $cache/cargo-deb"
     # It runs for a second, so it need not be built for speed.
-    (cd "$root" && CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR="$cache/cargo-deb/target" \
-        quietly cargo install --quiet --locked --force --root "$cache/cargo-deb" --version "$cargo_deb" cargo-deb)
+    (cd "$root" && CARGO_TARGET_DIR="$cache/cargo-deb/target" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+        CARGO_PROFILE_RELEASE_LTO=off quietly cargo install --quiet --locked --force --root "$cache/cargo-deb" \
+        --version "$cargo_deb" cargo-deb)
     rm -rf "$cache/cargo-deb/target"
     stamp "$cache/cargo-deb" "$cargo_deb"
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::place::Place;
+use super::tls::Server;
 use super::{Scratch, as_root, output, root, static_binary};
 
 const TAG: &str = concat!("tacho:", env!("CARGO_PKG_VERSION"));
@@ -55,7 +56,15 @@ async fn the_image_runs_as_nobody_in_a_root_that_it_cannot_write() {
     let storage = Storage::new();
     let binary = static_binary().to_str().unwrap();
     let script = root().join("deploy/docker/image.sh");
-    output(as_root(script.to_str().unwrap()).args([binary, TAG]).envs(storage.environment()).env("ENGINE", "buildah"));
+    let server = Server::start();
+    let mut image = as_root(script.to_str().unwrap());
+    output(
+        image
+            .args([binary, TAG])
+            .envs(storage.environment())
+            .env("ENGINE", "buildah")
+            .env("CA_BUNDLE", server.certificate()),
+    );
     let config = says_what_it_is(&storage);
 
     let container = storage.run("buildah", &["from", TAG]);
@@ -98,6 +107,14 @@ async fn the_image_runs_as_nobody_in_a_root_that_it_cannot_write() {
     running.stop();
     let (code, said) = place.tacho(&["healthcheck"]);
     assert!(code == 1 && said.contains("tacho does not run here"), "{said}");
+
+    // The roots in the image are those that count. Who is known by them is heard, and answers nonsense.
+    for (server, expected) in [(server, "invalid HTTP version"), (Server::start(), "invalid peer certificate")] {
+        let urls = format!("[\"https://{}\"]", server.address);
+        place.environment.push(("TACHO_EXPORT__ELASTICSEARCH__URLS".to_owned(), urls));
+        let (code, said) = place.tacho(&["setup", "elasticsearch"]);
+        assert!(code == 1 && said.contains(expected), "{said}");
+    }
 }
 
 /// Mounts as an engine does for a container whose root is read-only, seen by this process and its children alone.

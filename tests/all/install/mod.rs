@@ -4,6 +4,7 @@
 mod deb;
 mod image;
 mod place;
+mod tls;
 pub mod verbs;
 
 use std::path::{Path, PathBuf};

@@ -221,6 +221,11 @@ fn tacho_takes_its_configuration() {
         tacho
     };
     assert_eq!(output(tacho().arg("check-config")), "configuration is valid; database postgres\n");
+    // The image listens on loopback, where neither a published port nor another service reaches it.
+    for (name, port) in [("OTLP_GRPC", 4317), ("OTLP_HTTP", 4318), ("HTTP", 9464)] {
+        assert_eq!(environment[&format!("TACHO_LISTEN__{name}")], format!("0.0.0.0:{port}"));
+        assert!(texts(&services()["tacho"]["ports"]).contains(&format!("127.0.0.1:{port}:{port}")), "{port}");
+    }
     let limits = output(tacho().args(["limits", "explain"]));
     for name in ["user-requests", "free-plan-month", "day-budget"] {
         assert!(limits.contains(name), "{limits}");
