@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::config::Config;
 
-/// For all of it. A container engine waits as long for the whole command.
+/// For all of it. The container engine waits two seconds longer for the whole command.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
