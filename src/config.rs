@@ -44,7 +44,7 @@ pub struct Config {
     pub export: ExportConfig,
     #[serde(rename = "limit")]
     pub rules: Rules,
-    /// Names of variables that begin as ours do, but which others made: Kubernetes, or whoever configured a client of ours.
+    /// Names of variables that begin as ours do, but which others made: Kubernetes, or whoever configured a client.
     #[serde(skip)]
     pub passed_over: Vec<String>,
 }
@@ -187,8 +187,8 @@ fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
     toml::from_str(&text).map_err(problem)
 }
 
-/// The setting whose value lies in a file that this variable names, as official images of databases have it: the value of
-/// `TACHO_DATABASE__URL_FILE` is a path. `TACHO_TLS__CERT_FILE` and its like are settings themselves, as their keys exist.
+/// The setting whose value lies in a file that this variable names, as official images of databases have it: the value
+/// of `TACHO_DATABASE__URL_FILE` is a path. Where a key of that name exists (`password_file`), the variable is that key.
 fn setting_in_file<'a>(name: &'a str, value: &str) -> Option<&'a str> {
     let setting = variables::setting_of_file(name)?;
     let is_key = |name: &str| match overlay(&mut toml::Table::new(), name, value) {

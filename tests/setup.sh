@@ -3,8 +3,8 @@
 # when all is there. It starts no service.
 #
 #   tests/setup.sh                     everything
-#   tests/setup.sh venv                only the named parts: programs, venv, node, cargo, search, static, packaging,
-#                                      debian, preview
+#   tests/setup.sh venv                only the named parts: programs, venv, node, kubernetes, cargo, search, static,
+#                                      packaging, debian, preview
 #
 # Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -102,8 +102,9 @@ venv() {
     python_environment example-bot-venv "$root"/deploy/{example-bot/requirements.txt,python/requirements-test.txt}
 }
 
-node_client() {
-    local folder=$cache/node-client source=$root/tests/clients/node key
+# node_packages NAME SOURCE: just what the lock file holds.
+node_packages() {
+    local folder=$cache/$1 source=$2 key
     key=$({ node --version; cat "$source/package.json" "$source/package-lock.json"; } | sha256sum)
     if ! fresh "$folder" "$key"; then
         say "making $folder"
@@ -112,9 +113,27 @@ node_client() {
         (cd "$folder" && quietly npm ci --silent --no-audit --no-fund)
         stamp "$folder" "$key"
     fi
-    # Node looks for packages beside the file that imports them, so the bot is run from here.
+    # Node looks for packages beside the file that imports them, so programs are run from here.
     cp "$source"/*.mjs "$folder/"
 }
+
+node_client() { node_packages node-client "$root/tests/clients/node"; }
+
+# --- what makes and checks the manifests of Kubernetes ---
+
+kubernetes() {
+    python_environment kubernetes-venv "$root/tests/kubernetes/requirements.txt"
+    node_packages kubernetes-node "$root/tests/kubernetes"
+    if fresh "$cache/kustomize" "$kustomize"; then return; fi
+    have go || install golang-go
+    say "making $cache/kustomize"
+    quietly env GOPATH="$cache/kustomize/go" GOCACHE="$cache/kustomize/build" GOBIN="$cache/kustomize/bin" \
+        go install -modcacherw "sigs.k8s.io/kustomize/kustomize/v5@$kustomize"
+    rm -rf "$cache/kustomize/go" "$cache/kustomize/build"
+    stamp "$cache/kustomize" "$kustomize"
+}
+# As new as Debian 12's Go builds; what it makes of ours is the same with 5.7.
+kustomize=v5.0.1
 
 # --- Elasticsearch and OpenSearch, as what Maven keeps of them, and the Java that runs them ---
 
@@ -219,18 +238,19 @@ mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 flock 9 # two runs at once would write into the same folders
 
-[ "$#" -gt 0 ] || set -- programs venv node cargo search static packaging debian
+[ "$#" -gt 0 ] || set -- programs venv node kubernetes cargo search static packaging debian
 for part in "$@"; do
     case $part in
         programs) programs ;;
         venv) venv ;;
         node) node_client ;;
+        kubernetes) kubernetes ;;
         cargo) cargo_tools ;;
         search) search_servers ;;
         static) static ;;
         packaging) packaging ;;
         debian) debian ;;
         preview) preview ;;
-        *) die "no such part: $part (programs, venv, node, cargo, search, static, packaging, debian, preview)" ;;
+        *) die "no such part: $part (programs, venv, node, kubernetes, cargo, search, static, packaging, debian, preview)" ;;
     esac
 done

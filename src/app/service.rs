@@ -1,4 +1,5 @@
-//! What the service manager is told: systemd, or whoever else gives a NOTIFY_SOCKET. Without one, nothing is said to anybody.
+//! What the service manager is told: systemd, or whoever else gives a NOTIFY_SOCKET. Without one, nothing is said to
+//! anybody.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,8 +18,8 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Most of the time between two looks that the journal may take to answer.
 const JOURNAL: u32 = 2;
 
-/// Shows that the gatherer works. It counts its turns, and says when it waits: for the database to be opened, or for the writers,
-/// who may wait for the database as long as they need to. That is no reason for a restart.
+/// Shows that the gatherer works. It counts its turns, and says when it waits: for the database to be opened, or for
+/// the writers, who may wait for the database as long as they need to. That is no reason for a restart.
 pub(super) struct Pulse {
     turns: AtomicU64,
     waits: AtomicBool,
@@ -90,8 +91,9 @@ fn tell(what: &[NotifyState<'_>]) {
 }
 
 impl Watched {
-    /// Feeds the watchdog twice in its time, but only after having looked: the runtime has run this task, the journal has answered and
-    /// can be written, and the gatherer turns. A database that is away, or slow, is nothing that a restart would mend.
+    /// Feeds the watchdog twice in its time, but only after having looked: the runtime has run this task, the journal
+    /// has answered and can be written, and the gatherer turns. A database that is away, or slow, is nothing that a
+    /// restart would mend.
     async fn look(self, watchdog: Option<Duration>) {
         let every = watchdog.map_or(LOOK, |time| time / 2).max(Duration::from_millis(1));
         let mut tick = interval(every);

@@ -1,5 +1,6 @@
-//! The environment: which variables are settings, and what each of them says. Every variable whose name begins as ours do is a
-//! setting, unless this file knows who else makes it: a name that nobody knows stops the start, as it is probably misspelt.
+//! The environment: which variables are settings, and what each of them says. Every variable whose name begins as
+//! ours do is a setting, unless this file knows who else makes it: a name that nobody knows stops the start, as it is
+//! probably misspelt.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -67,9 +68,10 @@ pub(super) fn value_of_file(name: &str, path: &str) -> Result<String, ConfigErro
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Kubernetes gives a container variables that say where the Services of its namespace are: `TACHO_SERVICE_HOST` for one named
-/// `tacho`, `TACHO_METRICS_PORT_9465_TCP_ADDR` for `tacho-metrics`. We know them by name and value together, so that a
-/// misspelt `TACHO_LISTEN_PORT=9464` is none. None has `__` in its name, and no setting at the top of the tree has such a name.
+/// Kubernetes gives a container variables that say where the Services of its namespace are: `TACHO_SERVICE_HOST` for
+/// one named `tacho`, `TACHO_METRICS_PORT_9465_TCP_ADDR` for `tacho-metrics`. We know them by name and value
+/// together, so that a misspelt `TACHO_LISTEN_PORT=9464` is none. None has `__` in its name, and no setting at the
+/// top of the tree has such a name.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     let is_port = || value.parse::<u16>().is_ok();

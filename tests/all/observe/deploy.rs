@@ -1,8 +1,10 @@
-//! What `deploy/` ships, taken by the programs that read it: Prometheus, Alertmanager, the schema of compose, systemd, Tacho itself.
+//! What `deploy/` ships, taken by the programs that read it: Prometheus, Alertmanager, the schema of compose, systemd,
+//! kustomize, Tacho itself.
 
 mod alertmanager;
 mod compose;
 mod elasticsearch;
+mod kubernetes;
 mod listeners;
 mod muted;
 pub mod receivers;
@@ -31,19 +33,29 @@ fn output(command: &mut Command) -> String {
     text
 }
 
-/// A program of the Python environment that `tests/setup.sh` makes.
-fn of_venv(program: &str) -> Command {
+/// What `tests/setup.sh` has put there.
+fn cache(path: &str) -> PathBuf {
     let home = || PathBuf::from(std::env::var("HOME").unwrap()).join(".cache/tacho");
-    let cache = std::env::var("TACHO_CACHE").map_or_else(|_| home(), PathBuf::from);
-    let path = cache.join("example-bot-venv/bin").join(program);
+    let path = std::env::var("TACHO_CACHE").map_or_else(|_| home(), PathBuf::from).join(path);
     assert!(path.exists(), "{} is missing: run tests/setup.sh", path.display());
-    Command::new(path)
+    path
 }
 
-/// A YAML file as JSON, anchors and merges resolved. By Python, whose environment has a reader anyway.
+/// A program of the Python environment.
+fn of_venv(program: &str) -> Command {
+    Command::new(cache("example-bot-venv/bin").join(program))
+}
+
+/// A YAML file as JSON, anchors and merges resolved.
 fn yaml(path: &str) -> Value {
+    let [only] = <[Value; 1]>::try_from(yaml_all(path)).unwrap();
+    only
+}
+
+/// All documents of a YAML file. By Python, whose environment has a reader anyway.
+fn yaml_all(path: &str) -> Vec<Value> {
     const READER: &str = "import json, sys\nfrom ruamel.yaml import YAML\n\
-         json.dump(YAML(typ='safe', pure=True).load(open(sys.argv[1])), sys.stdout)";
+         json.dump(list(YAML(typ='safe', pure=True).load_all(open(sys.argv[1]))), sys.stdout)";
     serde_json::from_str(&output(of_venv("python").args(["-c", READER, path]))).unwrap()
 }
 
