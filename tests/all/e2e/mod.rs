@@ -2,7 +2,7 @@
 
 mod clients;
 mod due;
-mod durability;
+pub mod durability;
 mod limit_events;
 mod limits;
 mod notices;

@@ -1,5 +1,5 @@
 //! What `deploy/` ships, taken by the programs that read it: Prometheus, Alertmanager, the schema of compose, systemd,
-//! kustomize, Tacho itself.
+//! kustomize, psql and sqlite3, Tacho itself.
 
 mod alertmanager;
 mod compose;
@@ -8,6 +8,7 @@ mod kubernetes;
 mod listeners;
 mod muted;
 pub mod receivers;
+mod sql;
 mod systemd;
 
 use std::collections::BTreeSet;
