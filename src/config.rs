@@ -1,6 +1,7 @@
 //! The configuration: the sections of the stages joined into one tree. `tacho.toml` < environment < flags; an unknown key or a
 //! wrong value stops the start and names the line or the variable.
 
+mod problem;
 mod variables;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::listen::TlsConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::NotifyConfig;
 use crate::persist::DatabaseConfig;
+use crate::remote::Target;
 use tacho_core::assemble::AssembleConfig;
 use tacho_core::domain::plan::Plans;
 use variables::{PREFIX, Variables};
@@ -165,26 +167,33 @@ impl Config {
             }
         }
         // Every part was checked where it came from, so what is left to fail is the whole.
-        let config = Self::deserialize(table).map_err(|error| ConfigError::File {
+        let config = read(table).map_err(|problem| ConfigError::File {
             path: file.unwrap_or(Path::new("environment")).to_owned(),
-            problem: error.to_string(),
+            problem,
         })?;
         Ok(Self { passed_over, ..config })
     }
 
-    /// The configured URL, else the embedded database in the data folder.
-    pub fn database_url(&self) -> String {
-        let embedded = || format!("sqlite:{}", self.data_dir.join("tacho.db").display());
-        self.database.url.clone().unwrap_or_else(embedded)
+    /// The configured database, else the embedded one in the data folder.
+    pub fn database(&self) -> Target {
+        let embedded = || format!("sqlite:{}", self.data_dir.join("tacho.db").display()).into();
+        let address = self.database.url.clone().unwrap_or_else(embedded);
+        Target { address, files: self.database.certificate_files() }
     }
 }
 
 fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let problem = |error: toml::de::Error| ConfigError::File { path: path.to_owned(), problem: error.to_string() };
-    // First as the typed tree, whose errors point at the line.
-    toml::from_str::<Config>(&text).map_err(problem)?;
-    toml::from_str(&text).map_err(problem)
+    let fault = |problem| ConfigError::File { path: path.to_owned(), problem };
+    let table = toml::from_str(&text).map_err(|error| fault(problem::in_text(&error, &text, &toml::Table::new())))?;
+    // Once more as the typed tree, whose errors point at the line.
+    toml::from_str::<Config>(&text).map_err(|error| fault(problem::in_text(&error, &text, &table)))?;
+    Ok(table)
+}
+
+/// The whole of it, or what is wrong with it.
+fn read(table: toml::Table) -> Result<Config, String> {
+    Config::deserialize(table.clone()).map_err(|error| problem::in_table(&error, &table))
 }
 
 /// The setting whose value lies in a file that this variable names, as official images of databases have it: the value
@@ -226,12 +235,12 @@ fn overlay(table: &mut toml::Table, name: &str, value: &str) -> Result<(), Confi
     let candidates = as_toml.into_iter().chain([as_text]);
     let mut problem = String::new();
     for candidate in candidates {
-        match Config::deserialize(nested(&path, candidate.clone())) {
+        match read(nested(&path, candidate.clone())) {
             Ok(_) => {
                 merge(table, nested(&path, candidate));
                 return Ok(());
             }
-            Err(error) if problem.is_empty() => problem = error.to_string().trim().to_owned(),
+            Err(error) if problem.is_empty() => problem = error,
             Err(_) => {}
         }
     }
@@ -272,7 +281,7 @@ mod tests {
             ("TACHO_CACHE", "/not/a/setting"),
         ])
         .unwrap();
-        assert_eq!(config.database_url(), "sqlite:/x/tacho.db");
+        assert_eq!(config.database().address.expose(), "sqlite:/x/tacho.db");
         assert_eq!(config.listen.otlp_grpc, "127.0.0.1:0");
         assert_eq!(config.assemble.quiet, std::time::Duration::from_millis(250));
         assert!(config.assemble.ignore.is_empty() && config.privacy.error_messages);
@@ -365,9 +374,9 @@ mod tests {
             ("TACHO_EXPORT__ELASTICSEARCH__PASSWORD_FILE", &none),
         ])
         .unwrap();
-        assert_eq!(config.database_url(), "postgres://tacho:secret@db/tacho");
+        assert_eq!(config.database().address.expose(), "postgres://tacho:secret@db/tacho");
         assert_eq!(config.assemble.quiet, std::time::Duration::from_millis(250));
-        assert_eq!(config.limits.url, "redis://127.0.0.1:6379");
+        assert_eq!(config.limits.url.expose(), "redis://127.0.0.1:6379");
         assert!(format!("{:?}", config.export).contains(&none));
 
         let complaint = |settings: &[(&str, &str)]| with_environment(settings).unwrap_err().to_string();

@@ -13,4 +13,5 @@ pub mod listen;
 pub mod metrics;
 mod notify;
 pub mod persist;
+pub mod remote;
 mod telemetry;

@@ -119,9 +119,9 @@ impl Flow {
 
     /// The open database and the first frame that is not in it yet. Tries until it succeeds; `None` if told to stop before.
     async fn open(&self, config: &Config) -> Result<Option<(Store, Lsn)>, AppError> {
-        let url = config.database_url();
+        let database = config.database();
         let open = async || {
-            let store = Store::open(&url, &holder()).await?.with_plans(config.plans.clone());
+            let store = Store::open(database.clone(), &holder()).await?.with_plans(config.plans.clone());
             let checkpoint = store.checkpoint(self.journal.id()).await?;
             Ok((store, checkpoint.unwrap_or(Lsn::FIRST)))
         };

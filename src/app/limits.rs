@@ -301,7 +301,7 @@ async fn open(config: &Config) -> Result<LimitStore, StoreError> {
     let limits = &config.limits;
     match limits.backend {
         Backend::Memory => Ok(LimitStore::memory()),
-        Backend::Database => LimitStore::database(&config.database_url()).await,
-        Backend::Redis => LimitStore::redis(&limits.url, limits.patience()).await,
+        Backend::Database => LimitStore::database(config.database()).await,
+        Backend::Redis => LimitStore::redis(limits.redis(), limits.patience()).await,
     }
 }

@@ -68,6 +68,10 @@ pub enum AppError {
     PriceFile { path: String, source: std::io::Error },
     #[error(transparent)]
     Prices(#[from] tacho_core::price::OverrideError),
+    #[error(transparent)]
+    Misconfigured(#[from] crate::remote::Misconfigured),
+    #[error("limits")]
+    Limits(#[from] crate::limit::StoreError),
     #[error("database")]
     Database(#[from] PersistError),
     #[error("journal")]
@@ -108,6 +112,7 @@ pub struct Orders<S> {
 /// Runs until `stop` ends, then drains: the doors close first, then each stage finishes what the one before it left. What does
 /// not reach the database in time stays in the journal, and is written after the next start.
 pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Result<(), AppError> {
+    check(&config)?;
     make_folder(&config.data_dir)?;
     let metrics = Arc::new(Metrics::new(&config.metrics));
     let book = Arc::new(Book::new(price_book(&config)?));
@@ -159,8 +164,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     listeners.tell(&config.data_dir)?;
     let handles = handles(&metrics, Arc::clone(&store), limits, &journal, &closing);
     let served = listeners.serve(intake, handles, &entrance, &closing);
-    let watched = service::Watched { pulse, journal, metrics, closing: closing.clone() };
-    let _watching = service::serving(watched);
+    let _watching = service::serving(service::Watched { pulse, journal, metrics, closing: closing.clone() });
     let early = tokio::select! {
         () = orders.stop => None,
         ended = &mut flow => Some(ended),
@@ -180,13 +184,6 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     close(&store).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Whether the files that the configuration names can be used; nothing is made and nobody is asked.
-pub fn check(config: &Config) -> Result<(), AppError> {
-    Certificates::read(&config.tls)?;
-    TokensFile(config.auth.tokens_path(&config.data_dir)).read()?;
-    price_book(config).map(drop)
 }
 
 /// What they have begun is answered, within bounds.
@@ -218,6 +215,19 @@ async fn close(store: &OnceLock<crate::persist::Store>) {
     if let Some(store) = store.get() {
         store.close().await;
     }
+}
+
+/// All that can be wrong with a configuration that was read and can be seen without a connection: addresses, and the files that
+/// are named.
+pub fn check(config: &Config) -> Result<(), AppError> {
+    config.database().check_database()?;
+    config.limits.check_store()?;
+    export::sinks(&config.export)?;
+    crate::notify::check(&config.notify)?;
+    Certificates::read(&config.tls)?;
+    TokensFile(config.auth.tokens_path(&config.data_dir)).read()?;
+    price_book(config)?;
+    Ok(())
 }
 
 fn make_folder(path: &Path) -> Result<(), AppError> {

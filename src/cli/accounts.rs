@@ -87,7 +87,7 @@ pub(super) async fn accounts(
     if let Verb::SetPlan { plan, .. } = &arguments.verb {
         known_plan(&config.plans, plan)?;
     }
-    let store = Store::open_existing(&config.database_url(), "accounts").await?.with_plans(config.plans.clone());
+    let store = Store::open_existing(config.database(), "accounts").await?.with_plans(config.plans.clone());
     let done = done(&store, arguments, now).await;
     store.close().await;
     done

@@ -41,7 +41,7 @@ pub(super) async fn audit(config: &Config, arguments: &AuditArguments, now: Time
     let since = arguments.since.as_deref().map(|since| report::time(since, now)).transpose()?;
     let (tenant, user) = (arguments.tenant.clone(), arguments.user.clone());
     let filter = AuditFilter { since, tenant, user, limit: arguments.limit };
-    let store = Store::open_existing(&config.database_url(), "audit").await?;
+    let store = Store::open_existing(config.database(), "audit").await?;
     let found = store.audit(&filter).await;
     store.close().await;
     let mut rows = found?;

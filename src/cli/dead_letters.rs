@@ -68,7 +68,7 @@ pub(super) async fn dead_letters(
 ) -> Result<String, ExportError> {
     match &arguments.what {
         What::List { sink, json } => {
-            let store = Store::open_existing(&config.database_url(), "dead letters").await?;
+            let store = Store::open_existing(config.database(), "dead letters").await?;
             let found = store.export_dead_letters(sink.as_deref(), None, MOST).await;
             store.close().await;
             let letters = found?;
@@ -94,7 +94,7 @@ pub(super) async fn dead_letters(
 async fn show(config: &Config, document: &str, sink: &str) -> Result<String, ExportError> {
     let no_such = || ExportError::NoLetter { sink: sink.to_owned(), document: document.to_owned() };
     let key = document.parse().map_err(|_| no_such())?;
-    let store = Store::open_existing(&config.database_url(), "dead letters").await?;
+    let store = Store::open_existing(config.database(), "dead letters").await?;
     let found = async {
         let letter = store.export_dead_letter(sink, &key).await?;
         let states = store.states_of(&key.record().into_iter().collect::<Vec<_>>()).await?.0;

@@ -74,7 +74,7 @@ pub(super) async fn export(
 ) -> Result<String, ExportError> {
     match &arguments.what {
         What::Status { json } => {
-            let store = Store::open_existing(&config.database_url(), "export status").await?;
+            let store = Store::open_existing(config.database(), "export status").await?;
             let found = status(&store, now).await;
             store.close().await;
             let sinks = found?;
@@ -104,7 +104,7 @@ pub(super) async fn export(
 /// The sink of this name with the database, for a verb.
 pub(super) async fn open(config: &Config, name: &'static str) -> Result<Export, ExportError> {
     let sink = sink(config, name)?;
-    let store = Store::open_existing(&config.database_url(), "export").await?;
+    let store = Store::open_existing(config.database(), "export").await?;
     let meters = app::export_meters(&Metrics::default(), &sink);
     Ok(Export { sink, store, meters, now: app::now })
 }

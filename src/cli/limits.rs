@@ -104,7 +104,7 @@ impl ShowArguments {
 /// Asks the store as an instance that charges nothing.
 async fn show(config: &Config, arguments: &ShowArguments) -> Result<String, LimitsError> {
     let store = Arc::new(OnceLock::new());
-    drop(store.set(Store::open_existing(&config.database_url(), "limits").await?));
+    drop(store.set(Store::open_existing(config.database(), "limits").await?));
     let limits = app::looking_limits(config, store).await?;
     let asked = Asked {
         tenant: arguments.tenant.clone(),
@@ -134,7 +134,7 @@ fn line(state: &LimitState) -> Vec<String> {
 
 /// From the database: what was recorded, without what is held.
 async fn greatest(config: &Config, arguments: &ShowArguments, now: Timestamp) -> Result<String, LimitsError> {
-    let store = Store::open_existing(&config.database_url(), "limits").await?;
+    let store = Store::open_existing(config.database(), "limits").await?;
     let rules = app::rules(config);
     let mut rows = Vec::new();
     for rule in &rules {

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app;
 use crate::config::{Config, ConfigError};
+use crate::remote::redact;
 use crate::telemetry;
 
 /// A tachograph for LLM bots: OpenTelemetry spans in, one true usage record per bot request out.
@@ -88,6 +89,7 @@ const WRONG_USE: u8 = 2;
 
 /// Runs the verb; whatever goes wrong is said on standard error.
 pub async fn run(arguments: Arguments) -> ExitCode {
+    telemetry::redact_panics();
     let path = arguments.config.clone();
     let verb = arguments.verb.unwrap_or(Verb::Run);
     let config = match if verb.reads_no_config() { Ok(Config::default()) } else { load(arguments.config) } {
@@ -135,7 +137,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         },
         Verb::CheckConfig => match app::check(&config) {
             Ok(()) => {
-                say(&format!("configuration is valid; database {}", scheme(&config.database_url())));
+                say(&format!("configuration is valid; database {}", kind(&config)));
                 ExitCode::SUCCESS
             }
             Err(error) => complain(&error, WRONG_USE),
@@ -234,9 +236,8 @@ fn raise_file_limit() {
     }
 }
 
-/// The kind of database without the password that its URL may hold.
-fn scheme(url: &str) -> &str {
-    url.split(':').next().unwrap_or(url)
+fn kind(config: &Config) -> &'static str {
+    if config.database().is_sqlite() { "sqlite" } else { "postgres" }
 }
 
 pub fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
@@ -251,5 +252,5 @@ fn say(text: &str) {
 
 #[expect(clippy::print_stderr, reason = "what a person must know")]
 fn say_error(text: &str) {
-    eprintln!("tacho: {text}");
+    eprintln!("tacho: {}", redact(text));
 }

@@ -22,7 +22,7 @@ pub(super) async fn rebuild(
     arguments: &RebuildArguments,
     now: Timestamp,
 ) -> Result<String, PersistError> {
-    let store = Store::open_existing(&config.database_url(), "rebuild").await?.with_plans(config.plans.clone());
+    let store = Store::open_existing(config.database(), "rebuild").await?.with_plans(config.plans.clone());
     let mended = mend(&store, arguments, now).await;
     store.close().await;
     Ok(as_text(&mended?, arguments.dry_run))

@@ -66,7 +66,7 @@ pub(super) async fn report(
         By::Endpoint => Group::Endpoint,
         By::Day => Group::Day,
     };
-    let store = Store::open_existing(&config.database_url(), "report").await?;
+    let store = Store::open_existing(config.database(), "report").await?;
     let rows = store.summary(group, &filter).await;
     store.close().await;
     let rows = rows?;

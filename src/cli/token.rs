@@ -111,7 +111,7 @@ async fn note(config: &Config, action: &'static str, entries: &[Entry], now: Tim
         done
     };
     let noted = async {
-        let store = Store::open_existing(&config.database_url(), "token").await?;
+        let store = Store::open_existing(config.database(), "token").await?;
         let noted = store.note(&act(None, now), &entries.iter().map(done).collect::<Vec<_>>()).await;
         store.close().await;
         noted

@@ -32,7 +32,7 @@ pub(super) struct Verdict {
 }
 
 pub(super) async fn verify(config: &Config, arguments: &VerifyArguments) -> Result<Verdict, VerifyError> {
-    let store = Store::open_existing(&config.database_url(), "verify").await?;
+    let store = Store::open_existing(config.database(), "verify").await?;
     let found = store.verify(MOST_LINES).await;
     store.close().await;
     let found = found?;

@@ -152,9 +152,9 @@ impl FromStr for Start {
         match text {
             "now" => Ok(Self::Now),
             "all" => Ok(Self::All),
-            date => Timestamp::parse(date).map(Self::Since).ok_or_else(|| {
-                format!("`{date}` is none of now, all, a date or a time (2026-11-01, 2026-11-01T00:00:00Z)")
-            }),
+            date => Timestamp::parse(date)
+                .map(Self::Since)
+                .ok_or_else(|| "expected now, all, a date or a time (2026-11-01, 2026-11-01T00:00:00Z)".to_owned()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use governor::Quota as Bucket;
@@ -9,9 +10,12 @@ use serde::Deserialize;
 use serde::de::Error;
 
 use super::amount::{Amount, Decimal, Dollars, Meter};
+use super::redis;
 use super::rule::{
     Action, Dimension, Kind, Match, Mode, OnStoreError, Overshoot, Quota, QuotaAnchor, Rate, Rule, Window, rule_id,
 };
+use super::store::StoreError;
+use crate::remote::{Address, CertificateFiles, Target};
 use tacho_core::domain::period::{Cycle, Zone};
 use tacho_core::domain::time::Timestamp;
 
@@ -22,7 +26,13 @@ pub struct LimitsConfig {
     /// Where instances meet. Memory is for one instance alone and forgets rates at a restart.
     pub backend: Backend,
     /// Of Redis; several of a cluster are parted by commas.
-    pub url: String,
+    #[serde(deserialize_with = "redis_url")]
+    pub url: Address,
+    /// Of a private certificate authority, PEM: Redis must show a certificate of it for its name.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, for a Redis that asks for one.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
     /// How long a decision waits for the store before it goes on without. Unset: 50 ms of Redis, a second of a database.
     #[serde(with = "humantime_serde")]
     pub timeout: Option<Duration>,
@@ -43,7 +53,10 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             backend: Backend::Database,
-            url: "redis://127.0.0.1:6379".to_owned(),
+            url: "redis://127.0.0.1:6379".into(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
             timeout: None,
             // As long as calls wait for their request.
             hold_ttl: Duration::from_secs(600),
@@ -55,7 +68,29 @@ impl Default for LimitsConfig {
     }
 }
 
+/// Refused where it stands in the file, if it is none.
+fn redis_url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    let address = Address::deserialize(deserializer)?;
+    redis::addresses(&address).map_err(D::Error::custom)?;
+    Ok(address)
+}
+
 impl LimitsConfig {
+    /// The Redis that is configured.
+    pub fn redis(&self) -> Target {
+        let (ca_file, cert_file, key_file) = (self.ca_file.clone(), self.cert_file.clone(), self.key_file.clone());
+        let files = CertificateFiles { section: "limits", ca_file, cert_file, key_file };
+        Target { address: self.url.clone(), files }
+    }
+
+    /// All that can be said of the store without a connection.
+    pub fn check_store(&self) -> Result<(), StoreError> {
+        match self.backend {
+            Backend::Redis => redis::RedisStore::check(&self.redis()),
+            Backend::Database | Backend::Memory => Ok(()),
+        }
+    }
+
     pub fn patience(&self) -> Duration {
         self.timeout.unwrap_or(match self.backend {
             // Far over a round trip in one network, far under what a user notices.
@@ -143,10 +178,9 @@ impl<'de> serde::de::DeserializeSeed<'de> for NewRule<'_> {
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Rule, A::Error> {
                 let raw = RawRule::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
                 if self.0.contains(&raw.name) {
-                    return Err(A::Error::custom(format!("a second limit `{}`", raw.name)));
+                    return Err(A::Error::custom("a second limit of the same name"));
                 }
-                let name = raw.name.clone();
-                raw.compile().map_err(|fault| A::Error::custom(format!("limit `{name}`: {fault}")))
+                raw.compile().map_err(A::Error::custom)
             }
         }
         deserializer.deserialize_map(Visitor(self.0))
@@ -217,7 +251,7 @@ impl TryFrom<String> for RawAnchor {
             "rolling" => Ok(Self::Rolling),
             date => Timestamp::parse(date)
                 .map(Self::At)
-                .ok_or_else(|| format!("`{date}` is none of calendar, anniversary, rolling, and no date")),
+                .ok_or_else(|| "expected calendar, anniversary, rolling or a date".to_owned()),
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::shared::{Ask, Key, NodeId, Reporter, Shared, Told};
 use super::store::{Answers, StoreError};
+use crate::remote::{DatabaseOptions, Target};
 
 pub enum DatabaseStore {
     Sqlite(SqlitePool),
@@ -56,19 +57,20 @@ const COUNT_NODES: &str = "SELECT COUNT(*) FROM limit_instances";
 const LEAVE: &str = "DELETE FROM limit_instances WHERE instance = $1";
 
 impl DatabaseStore {
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        if url.starts_with("sqlite:") {
-            let options: SqliteConnectOptions = url.parse().map_err(meaning)?;
-            let options = options
+    pub async fn open(target: &Target) -> Result<Self, StoreError> {
+        let options = match target.database().map_err(|error| StoreError::Unusable(error.into()))? {
+            DatabaseOptions::Postgres(options) => {
+                let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+                return pool.connect_with(*options).await.map(Self::Postgres).map_err(meaning);
+            }
+            DatabaseOptions::Sqlite(options) => options
                 .journal_mode(SqliteJournalMode::Wal)
                 // A loss of power may cost what was reported last; the records, which decide quotas, it does not.
                 .synchronous(SqliteSynchronous::Normal)
-                .busy_timeout(PATIENCE);
-            let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-            return pool.connect_with(options).await.map(Self::Sqlite).map_err(meaning);
-        }
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
-        pool.connect(url).await.map(Self::Postgres).map_err(meaning)
+                .busy_timeout(PATIENCE),
+        };
+        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+        pool.connect_with(options).await.map(Self::Sqlite).map_err(meaning)
     }
 
     /// `now`: the time of the host, which is that of SQLite.

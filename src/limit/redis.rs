@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClientBuilder;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, Script, ScriptInvocation, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    Pipeline, RedisError, RedisFuture, Script, ScriptInvocation, TlsCertificates, Value,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::shared::{Ask, Key, Ledger, NodeId, QuotaAsk, RateAsk, Reporter, Told, What};
 use super::store::{Answers, StoreError};
+use crate::remote::{Address, CertificateFiles, Certificates, Misconfigured, Target};
 
 pub struct RedisStore {
-    address: Address,
+    servers: Servers,
     timeout: Duration,
     /// Opened when it is needed, and again when it broke; since when it stands.
     connection: Mutex<Option<(Connection, Instant)>>,
@@ -26,9 +28,9 @@ pub struct RedisStore {
     nodes: Script,
 }
 
-enum Address {
+enum Servers {
     One(Box<Client>),
-    Cluster(Vec<String>),
+    Cluster(Box<ClusterClient>),
 }
 
 #[derive(Clone)]
@@ -49,19 +51,11 @@ const OPENING: u32 = 20;
 
 impl RedisStore {
     /// An address that is none is an error; a server that is away is not, as it is asked later.
-    pub async fn open(url: &str, timeout: Duration) -> Result<Self, StoreError> {
-        let addresses: Vec<String> = url.split(',').map(|address| address.trim().to_owned()).collect();
-        let client = |address: &str| Client::open(address).map_err(|error| StoreError::Unusable(error.into()));
-        let address = match addresses.as_slice() {
-            [one] => Address::One(Box::new(client(one)?)),
-            several => {
-                several.iter().try_for_each(|address| client(address).map(drop))?;
-                Address::Cluster(addresses)
-            }
-        };
+    pub async fn open(target: &Target, timeout: Duration) -> Result<Self, StoreError> {
+        let servers = Servers::of(target, timeout).map_err(unusable)?;
         let script = |code| Script::new(code);
         let store = Self {
-            address,
+            servers,
             timeout,
             connection: Mutex::default(),
             rate: script(include_str!("rate.lua")),
@@ -70,6 +64,11 @@ impl RedisStore {
         };
         store.warn_of_eviction().await;
         Ok(store)
+    }
+
+    /// Whether it could be opened, but for the server.
+    pub fn check(target: &Target) -> Result<(), StoreError> {
+        Servers::of(target, Duration::ZERO).map(drop).map_err(unusable)
     }
 
     /// An answer for each ask that got one: of a cluster a part can be away. An error where nobody answers.
@@ -151,7 +150,7 @@ impl RedisStore {
         if let Some((connection, _)) = &*slot {
             return Ok((connection.clone(), false));
         }
-        let opening = tokio::time::timeout(self.timeout * OPENING, self.address.open(self.timeout)).await;
+        let opening = tokio::time::timeout(self.timeout * OPENING, self.servers.open(self.timeout)).await;
         let opened = opening.map_err(|late| StoreError::Away(late.into()))?.map_err(meaning)?;
         *slot = Some((opened.clone(), Instant::now()));
         Ok((opened, true))
@@ -160,7 +159,7 @@ impl RedisStore {
     /// That to a cluster learns by it who has taken over from whom, but its healthy part should not wait for that too often.
     async fn forget(&self) {
         let mut slot = self.connection.lock().await;
-        let too_soon = |since: &Instant| matches!(self.address, Address::Cluster(_)) && since.elapsed() < SETTLING;
+        let too_soon = |since: &Instant| matches!(self.servers, Servers::Cluster(_)) && since.elapsed() < SETTLING;
         if slot.as_ref().is_some_and(|(_, since)| !too_soon(since)) {
             *slot = None;
         }
@@ -217,7 +216,47 @@ fn meaning(error: RedisError) -> StoreError {
     }
 }
 
-impl Address {
+/// The URLs as the library understands them. What it says of one that it does not is not told: it may repeat it.
+pub(super) fn addresses(address: &Address) -> Result<Vec<ConnectionInfo>, &'static str> {
+    let parsed = address.parts().map(|part| part.into_connection_info());
+    let parsed: Result<Vec<_>, _> = parsed.collect();
+    parsed.map_err(|_| "a Redis is redis://HOST:PORT or, with TLS, rediss://HOST:PORT; several are parted by commas")
+}
+
+fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Unusable(error.into())
+}
+
+impl Servers {
+    fn of(target: &Target, timeout: Duration) -> Result<Self, Misconfigured> {
+        let files = &target.files;
+        let mut servers = addresses(&target.address).map_err(|problem| files.problem("url", problem))?;
+        let certificates = certificates(files)?;
+        let is_plain = |server: &ConnectionInfo| !matches!(server.addr(), ConnectionAddr::TcpTls { .. });
+        if certificates.is_some() && servers.iter().any(is_plain) {
+            return Err(files.problem("ca_file", "needs rediss:// in the URL, which is redis with TLS"));
+        }
+        let failed = |error: RedisError| files.problem("url", error);
+        if servers.len() == 1 {
+            let server = servers.remove(0);
+            let client = match certificates {
+                Some(certificates) => Client::build_with_tls(server, certificates),
+                None => Client::open(server),
+            };
+            return Ok(Self::One(Box::new(client.map_err(failed)?)));
+        }
+        let mut builder = ClusterClientBuilder::new(servers)
+            .connection_timeout(timeout * OPENING)
+            .response_timeout(timeout)
+            // Within that time, over all: the client would pause for a second before it tries again.
+            .min_retry_wait(RETRY.0)
+            .max_retry_wait(RETRY.1);
+        if let Some(certificates) = certificates {
+            builder = builder.certs(certificates);
+        }
+        Ok(Self::Cluster(Box::new(builder.build().map_err(failed)?)))
+    }
+
     async fn open(&self, timeout: Duration) -> Result<Connection, RedisError> {
         match self {
             Self::One(client) => {
@@ -226,18 +265,19 @@ impl Address {
                     .set_response_timeout(Some(timeout));
                 client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
             }
-            Self::Cluster(addresses) => {
-                let client = ClusterClientBuilder::new(addresses.clone())
-                    .connection_timeout(timeout * OPENING)
-                    .response_timeout(timeout)
-                    // Within that time, over all: the client would pause for a second before it tries again.
-                    .min_retry_wait(RETRY.0)
-                    .max_retry_wait(RETRY.1)
-                    .build()?;
-                client.get_async_connection().await.map(Connection::Cluster)
-            }
+            Self::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
         }
     }
+}
+
+/// `None` where the system's authorities and no certificate of our own do.
+fn certificates(files: &CertificateFiles) -> Result<Option<TlsCertificates>, Misconfigured> {
+    let Certificates { authority, own } = files.read()?;
+    if authority.is_none() && own.is_none() {
+        return Ok(None);
+    }
+    let client_tls = own.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+    Ok(Some(TlsCertificates { client_tls, root_cert: authority }))
 }
 
 impl ConnectionLike for Connection {

@@ -6,6 +6,7 @@ use super::database::DatabaseStore;
 use super::memory::MemoryStore;
 use super::redis::RedisStore;
 use super::shared::{Ask, NodeId, Reporter, Told};
+use crate::remote::Target;
 
 pub enum Store {
     Memory(MemoryStore),
@@ -45,13 +46,13 @@ impl Store {
     }
 
     /// On the database of the records, whose migrations have made the tables.
-    pub async fn database(url: &str) -> Result<Self, StoreError> {
-        DatabaseStore::open(url).await.map(Self::Database)
+    pub async fn database(target: impl Into<Target>) -> Result<Self, StoreError> {
+        DatabaseStore::open(&target.into()).await.map(Self::Database)
     }
 
     /// Several addresses, parted by commas, are those of a cluster.
-    pub async fn redis(url: &str, timeout: Duration) -> Result<Self, StoreError> {
-        RedisStore::open(url, timeout).await.map(|store| Self::Redis(Box::new(store)))
+    pub async fn redis(target: impl Into<Target>, timeout: Duration) -> Result<Self, StoreError> {
+        RedisStore::open(&target.into(), timeout).await.map(|store| Self::Redis(Box::new(store)))
     }
 
     /// Puts reports to the store, of each key at most one. `now`: the caller's time in microseconds, for stores without a clock of

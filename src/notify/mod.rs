@@ -9,15 +9,18 @@ mod push;
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use crate::remote::Address;
+
 pub(crate) use alert::{Alert, Stand, Unit};
 pub(crate) use board::{Board, Budget, Found, MOST, Seen};
-pub(crate) use push::{NotBuilt, Pushes, pushes};
+pub(crate) use push::{NotBuilt, Pushes, check, pushes};
 
 /// The section `[notify]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +28,8 @@ pub(crate) use push::{NotBuilt, Pushes, pushes};
 pub struct NotifyConfig {
     /// Every one of them is told everything, as the replicas of a cluster want it. None: nothing is told.
     pub alertmanager_urls: Vec<Endpoint>,
+    /// Of a private certificate authority, PEM, beside those that the system trusts.
+    pub ca_file: Option<PathBuf>,
     /// How often a notice that still holds is looked at and told again.
     #[serde(deserialize_with = "resend_interval")]
     pub resend_interval: Duration,
@@ -33,7 +38,7 @@ pub struct NotifyConfig {
 impl Default for NotifyConfig {
     /// As often as Prometheus, which does it for the same reason: an Alertmanager that was away must hear of what lasts.
     fn default() -> Self {
-        Self { alertmanager_urls: Vec::new(), resend_interval: Duration::from_secs(60) }
+        Self { alertmanager_urls: Vec::new(), ca_file: None, resend_interval: Duration::from_secs(60) }
     }
 }
 
@@ -50,27 +55,30 @@ fn resend_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 #[serde(try_from = "String")]
 pub struct Endpoint(Url);
 
+/// The text is not repeated: it may hold a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEndpoint {
-    #[error("`{0}` is not a URL: {1}")]
-    NoUrl(String, String),
-    #[error("`{0}` does not begin with http:// or https://")]
-    Scheme(String),
-    #[error("`{0}` does not end with its path")]
-    Rest(String),
+    #[error("is no URL: {0}")]
+    NoUrl(String),
+    #[error("a URL of an Alertmanager begins with http:// or https://")]
+    Scheme,
+    #[error("a URL of an Alertmanager ends with its path")]
+    Rest,
 }
 
 impl TryFrom<String> for Endpoint {
     type Error = BadEndpoint;
 
     fn try_from(text: String) -> Result<Self, BadEndpoint> {
-        let url = Url::parse(&text).map_err(|error| BadEndpoint::NoUrl(text.clone(), error.to_string()))?;
+        let url = Url::parse(&text).map_err(|error| BadEndpoint::NoUrl(error.to_string()))?;
         if !["http", "https"].contains(&url.scheme()) {
-            return Err(BadEndpoint::Scheme(text));
+            return Err(BadEndpoint::Scheme);
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(BadEndpoint::Rest(text));
+            return Err(BadEndpoint::Rest);
         }
+        // Hides its password in all that is said.
+        drop(Address::from(text));
         Ok(Self(url))
     }
 }

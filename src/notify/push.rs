@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounterVec;
-use reqwest::{Client, Url, header, redirect};
+use reqwest::{Certificate, Client, Url, header, redirect};
 use tokio::sync::mpsc;
 
 use super::alert::Alert;
 use super::{Endpoint, NotifyConfig};
+use crate::remote::{CertificateFiles, Misconfigured};
 use crate::telemetry::chain;
 
 /// For all of it, from the name to the answer.
@@ -20,8 +21,12 @@ const BATCH: usize = 200;
 const WAITING: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
-#[error("client for Alertmanager cannot be made")]
-pub struct NotBuilt(#[from] reqwest::Error);
+pub enum NotBuilt {
+    #[error("client for Alertmanager cannot be made")]
+    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Misconfigured(#[from] Misconfigured),
+}
 
 /// The way to all Alertmanagers.
 pub(crate) struct Pushes {
@@ -50,15 +55,7 @@ pub(crate) fn pushes(
     config: &NotifyConfig,
     results: IntCounterVec,
 ) -> Result<(Pushes, Vec<impl Future<Output = ()> + use<>>), NotBuilt> {
-    // Another part of the house may have done so before; it can only be the same one.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let client = Client::builder()
-        .timeout(TIMEOUT)
-        // As Prometheus: what is configured is where it goes, whatever proxy the environment names.
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .user_agent(concat!("tacho/", env!("CARGO_PKG_VERSION")))
-        .build()?;
+    let client = client(config)?;
     let (mut queues, mut work) = (Vec::new(), Vec::new());
     for endpoint in &config.alertmanager_urls {
         let (queue, messages) = mpsc::channel(WAITING);
@@ -66,6 +63,32 @@ pub(crate) fn pushes(
         work.push(Pusher::new(client.clone(), endpoint, results.clone()).run(messages));
     }
     Ok((Pushes { queues, results }, work))
+}
+
+/// Whether what is configured can be used, but for the servers.
+pub(crate) fn check(config: &NotifyConfig) -> Result<(), NotBuilt> {
+    client(config).map(drop)
+}
+
+fn client(config: &NotifyConfig) -> Result<Client, NotBuilt> {
+    // Another part of the house may have done so before; it can only be the same one.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut builder = Client::builder()
+        .timeout(TIMEOUT)
+        // As Prometheus: what is configured is where it goes, whatever proxy the environment names.
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("tacho/", env!("CARGO_PKG_VERSION")));
+    let files = CertificateFiles { section: "notify", ca_file: config.ca_file.clone(), ..CertificateFiles::default() };
+    if let Some(authority) = files.read()?.authority {
+        if config.alertmanager_urls.iter().any(|endpoint| endpoint.0.scheme() != "https") {
+            Err(files.problem("ca_file", "needs https:// in each of alertmanager_urls"))?;
+        }
+        for certificate in Certificate::from_pem_bundle(&authority)? {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    Ok(builder.build()?)
 }
 
 impl Pushes {

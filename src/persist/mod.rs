@@ -27,9 +27,12 @@ mod verify;
 mod witness;
 mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
+
+use crate::remote::{Address, CertificateFiles, Misconfigured, Target};
 
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
@@ -57,7 +60,28 @@ pub use work::{Prepared, Work};
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseConfig {
     /// `sqlite:path` or `postgres://…`. Unset: `tacho.db` in the data folder.
-    pub url: Option<String>,
+    #[serde(deserialize_with = "database_url")]
+    pub url: Option<Address>,
+    /// Of a private certificate authority, PEM. With it the server must speak TLS and its certificate be right for its name.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, for a server that asks for one.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+impl DatabaseConfig {
+    pub fn certificate_files(&self) -> CertificateFiles {
+        let (ca_file, cert_file, key_file) = (self.ca_file.clone(), self.cert_file.clone(), self.key_file.clone());
+        CertificateFiles { section: "database", ca_file, cert_file, key_file }
+    }
+}
+
+/// Refused where it stands in the file, if it is none.
+fn database_url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    let Some(address) = Option::<Address>::deserialize(deserializer)? else { return Ok(None) };
+    let target = Target { address, files: CertificateFiles { section: "database", ..CertificateFiles::default() } };
+    target.database().map_err(serde::de::Error::custom)?;
+    Ok(Some(target.address))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +98,8 @@ pub enum PersistError {
     Refused(#[source] sqlx::Error),
     #[error("migrations could not be applied")]
     Migration(#[source] sqlx::migrate::MigrateError),
-    #[error("database url `{0}` begins with neither sqlite: nor postgres:")]
-    Scheme(String),
+    #[error(transparent)]
+    Misconfigured(#[from] Misconfigured),
     #[error("there is no database at {0}")]
     NoDatabase(String),
     #[error("the stored extract of trace {0} was written by a newer version or is damaged")]

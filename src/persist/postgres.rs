@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Postgres};
 
 use super::PersistError;
@@ -15,8 +15,9 @@ pub(super) const WRITERS: usize = 2;
 /// Those that write and some that answer questions; a database is shared by many instances.
 const CONNECTIONS: u32 = 6;
 
-pub(super) async fn open(url: &str) -> Result<PgPool, PersistError> {
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE).connect(url).await?;
+pub(super) async fn open(options: PgConnectOptions) -> Result<PgPool, PersistError> {
+    let pool =
+        PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE).connect_with(options).await?;
     sqlx::migrate!("./migrations/postgres").run(&pool).await?;
     Ok(pool)
 }

@@ -36,8 +36,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) async fn open(url: &str) -> Result<Self, PersistError> {
-        let options: SqliteConnectOptions = url.parse()?;
+    pub(super) async fn open(options: SqliteConnectOptions) -> Result<Self, PersistError> {
         if let Some(folder) = options.get_filename().parent().filter(|folder| *folder != Path::new("")) {
             tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
         }
@@ -72,8 +71,7 @@ impl Pools {
     }
 }
 
-pub(super) fn must_exist(url: &str) -> Result<(), PersistError> {
-    let options: SqliteConnectOptions = url.parse()?;
+pub(super) fn must_exist(options: &SqliteConnectOptions) -> Result<(), PersistError> {
     let path = options.get_filename();
     if path.exists() { Ok(()) } else { Err(PersistError::NoDatabase(path.display().to_string())) }
 }

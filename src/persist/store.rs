@@ -9,6 +9,7 @@ use sqlx::{Postgres, Sqlite, Transaction};
 use super::value::{Kind, Row, Value};
 use super::work::Work;
 use super::{Change, Checkpoint, PersistError, extracts, postgres, rows, sqlite};
+use crate::remote::{DatabaseOptions, Target};
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::plan::Plans;
@@ -53,27 +54,28 @@ pub(super) enum Database {
 
 impl Store {
     /// Opens and migrates; SQLite makes its file. `instance` names this process among those that share the database.
-    pub async fn open(url: &str, instance: &str) -> Result<Self, PersistError> {
+    pub async fn open(target: impl Into<Target>, instance: &str) -> Result<Self, PersistError> {
         let own = |cluster: &str| Own { instance: instance.into(), plans: Plans::default(), cluster: cluster.into() };
-        if url.starts_with("sqlite:") {
-            let pools = sqlite::Pools::open(url).await?;
-            return Ok(Self::Sqlite(SqliteStore { pools, own: own("") }));
+        match target.into().database()? {
+            DatabaseOptions::Sqlite(options) => {
+                let pools = sqlite::Pools::open(*options).await?;
+                Ok(Self::Sqlite(SqliteStore { pools, own: own("") }))
+            }
+            DatabaseOptions::Postgres(options) => {
+                let pool = postgres::open(*options).await?;
+                let own = own(postgres::cluster(&pool).await?);
+                Ok(Self::Postgres(PostgresStore { pool, own }))
+            }
         }
-        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let pool = postgres::open(url).await?;
-            let own = own(postgres::cluster(&pool).await?);
-            return Ok(Self::Postgres(PostgresStore { pool, own }));
-        }
-        let scheme = url.split(':').next().unwrap_or_default();
-        Err(PersistError::Scheme(scheme.to_owned()))
     }
 
     /// For those who only look: where there is no database none is made.
-    pub async fn open_existing(url: &str, instance: &str) -> Result<Self, PersistError> {
-        if url.starts_with("sqlite:") {
-            sqlite::must_exist(url)?;
+    pub async fn open_existing(target: impl Into<Target>, instance: &str) -> Result<Self, PersistError> {
+        let target = target.into();
+        if let DatabaseOptions::Sqlite(options) = target.database()? {
+            sqlite::must_exist(&options)?;
         }
-        Self::open(url, instance).await
+        Self::open(target, instance).await
     }
 
     /// Takes the traces for this transaction alone. What is proposed for each holds if the trace was never seen before; of all

@@ -20,5 +20,6 @@ mod ingest;
 mod install;
 mod observe;
 mod search;
+mod secrets;
 mod support;
 mod tidy;

@@ -13,9 +13,15 @@ use tacho::config::Config;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "telemetry"]),
+    ("cli", &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "remote", "telemetry"]),
     ("app", EVERYTHING),
-    ("config", &["assemble", "auth", "export", "ingest", "journal", "limit", "listen", "metrics", "notify", "persist"]),
+    (
+        "config",
+        &[
+            "assemble", "auth", "export", "ingest", "journal", "limit", "listen", "metrics", "notify", "persist",
+            "remote",
+        ],
+    ),
     ("domain", &[]),
     ("decode", &[]),
     ("assemble", &[]),
@@ -24,16 +30,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("listen", &["auth", "telemetry"]),
     ("ingest", &["auth", "decode", "telemetry"]),
     ("journal", &["telemetry"]),
-    ("limit", &["telemetry"]),
-    ("persist", &["telemetry"]),
+    ("limit", &["remote", "telemetry"]),
+    ("persist", &["remote", "telemetry"]),
     // The feed is read from the store that `app` hands it.
-    ("export", &["persist", "telemetry"]),
+    ("export", &["persist", "remote", "telemetry"]),
     ("metrics", &["telemetry"]),
-    ("notify", &["telemetry"]),
+    ("notify", &["remote", "telemetry"]),
     // Usage is read from the store that `app` hands it.
     ("api", &["auth", "limit", "persist", "telemetry"]),
+    ("remote", &[]),
     // Its section, which `config` declares.
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "remote"]),
 ];
 const EVERYTHING: &[&str] = &[
     "api",
@@ -49,6 +56,7 @@ const EVERYTHING: &[&str] = &[
     "notify",
     "persist",
     "price",
+    "remote",
     "telemetry",
 ];
 

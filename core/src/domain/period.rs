@@ -113,8 +113,8 @@ impl fmt::Display for Zone {
 impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::parse(&name)
-            .ok_or_else(|| D::Error::custom(format!("`{name}` is not the name of a time zone such as Europe/Berlin")))
+        // What was given is not repeated, here and wherever configuration is read: it may be a secret in the wrong place.
+        Self::parse(&name).ok_or_else(|| D::Error::custom("expected the name of a time zone such as Europe/Berlin"))
     }
 }
 

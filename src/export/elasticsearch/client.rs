@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 
 use super::ElasticsearchConfig;
 use crate::export::pace::Hold;
+use crate::remote::{CertificateFiles, hide};
 use crate::telemetry::chain;
 
 /// For a bulk request; its documents are sent again after that.
@@ -50,9 +51,13 @@ impl Client {
         if let Some(credentials) = credentials(config)? {
             builder = builder.auth(credentials);
         }
-        if let Some(path) = named(&config.ca_file) {
-            let pem = read(path)?;
-            let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", path.display()))?;
+        let ca_file = config.ca_file.clone();
+        let files = CertificateFiles { section: "export.elasticsearch", ca_file, ..CertificateFiles::default() };
+        if let Some(pem) = files.read().map_err(|error| error.to_string())?.authority {
+            if config.urls.iter().any(|node| node.0.scheme() != "https") {
+                return Err(files.problem("ca_file", "needs https:// in each of urls").to_string());
+            }
+            let certificate = Certificate::from_pem(&pem).map_err(|error| error.to_string())?;
             builder = builder.cert_validation(CertificateValidation::Full(certificate));
         }
         let transport = builder.build().map_err(|error| error.to_string())?;
@@ -149,7 +154,10 @@ fn named(path: &Option<PathBuf>) -> Option<&Path> {
 
 fn text(path: &Path) -> Result<String, String> {
     let text = String::from_utf8(read(path)?).map_err(|_| format!("{} holds no text", path.display()))?;
-    Ok(text.trim().to_owned())
+    let text = text.trim().to_owned();
+    hide(&text);
+    text.split(':').for_each(hide);
+    Ok(text)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

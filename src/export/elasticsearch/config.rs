@@ -56,7 +56,10 @@ impl TryFrom<String> for Node {
         // The text is not repeated: it may hold a password.
         let mut url = Url::parse(&text).map_err(|error| format!("is no URL: {error}"))?;
         if !["http", "https"].contains(&url.scheme()) {
-            return Err(format!("a node's URL begins with http:// or https://, not {}:", url.scheme()));
+            return Err("a node's URL begins with http:// or https://".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("a node's URL ends with its path".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(
@@ -83,9 +86,10 @@ impl TryFrom<String> for IndexName {
         let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
         let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
         if !begins_well || !name.chars().all(is_allowed) || name.len() > 200 {
-            return Err(format!(
-                "`{name}` can be no index: lower-case letters, digits, - _ and ., beginning with a letter or digit"
-            ));
+            return Err(
+                "an index is called by lower-case letters, digits, - _ and ., beginning with a letter or digit"
+                    .to_owned(),
+            );
         }
         Ok(Self(name))
     }

@@ -34,14 +34,14 @@ fn quota(rest: &str) -> String {
 fn a_limit_that_cannot_be_held_to_is_refused_on_its_line() {
     refuses(
         "name = \"first\"\nmeter = \"requests\"\nquota = { limit = 1, period = \"day\" }",
-        "a second limit `first`",
+        "a second limit of the same name",
     );
     refuses("name = \"x\"\nmeter = \"requests\"", "needs either `rate` or `quota`");
     refuses("name = \"a b\"\nmeter = \"requests\"\nquota = { limit = 1, period = \"day\" }", "a name has");
     refuses("name = \"x\"\nmetre = \"requests\"", "unknown field `metre`");
-    refuses("name = \"x\"\nmeter = \"words\"", "unknown variant `words`");
-    refuses(&quota("limit = 1, period = \"fortnight\""), "unknown variant `fortnight`");
-    refuses(&quota("limit = 1, period = \"day\", timezone = \"Europe/Atlantis\""), "Europe/Atlantis");
+    refuses("name = \"x\"\nmeter = \"words\"", "unknown variant, expected one of `requests`");
+    refuses(&quota("limit = 1, period = \"fortnight\""), "unknown variant, expected one of `hour`");
+    refuses(&quota("limit = 1, period = \"day\", timezone = \"Europe/Atlantis\""), "time zone");
     refuses(&quota("limit = 1, period = \"day\", anchor = \"anniversary\""), "needs `user` in `per`");
     refuses(&quota("limit = 1, period = \"lifetime\", anchor = \"rolling\""), "does not roll");
     refuses(&quota("limit = 1.5, period = \"day\""), "no amount of requests");

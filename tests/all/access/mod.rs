@@ -221,7 +221,8 @@ async fn every_way_in_is_guarded() {
         metrics /readyz                            in in in in in in in | 421 403
         metrics /metrics                           401 403 403 in in 401 401 | 421 403
         metrics /v1/usage                          404 404 404 404 404 404 404 | 421 403
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
     let counted = refusals(&running, &shown[2]).await;
     expect![[r#"
         {listener="http",reason="cross_site"} 30
@@ -248,7 +249,8 @@ async fn every_way_in_is_guarded() {
         {listener="otlp_http",reason="no_token"} 3
         {listener="otlp_http",reason="wrong_role"} 6
         {listener="otlp_http",reason="wrong_token"} 3
-    "#]].assert_eq(&counted);
+    "#]]
+    .assert_eq(&counted);
     running.stop();
 }
 
