@@ -14,4 +14,5 @@ pub mod metrics;
 mod notify;
 pub mod persist;
 pub mod remote;
+mod rights;
 mod telemetry;

@@ -35,6 +35,7 @@ use crate::limit::Limits;
 use crate::listen::{BadTls, Certificates};
 use crate::metrics::{Format, Metrics};
 use crate::persist::PersistError;
+use crate::rights;
 use crate::telemetry::Filter;
 use flow::Flow;
 use listeners::Listeners;
@@ -230,8 +231,17 @@ pub fn check(config: &Config) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Makes the data folder if it is not there. One that cannot be tightened is used as it is: its rights are the operator's.
 fn make_folder(path: &Path) -> Result<(), AppError> {
-    std::fs::create_dir_all(path).map_err(|source| AppError::DataDir { path: path.display().to_string(), source })
+    std::fs::create_dir_all(path).map_err(|source| AppError::DataDir { path: path.display().to_string(), source })?;
+    match rights::tighten_folder(path) {
+        Ok(rights::Tightened { files: 0, folders: 0 }) => {}
+        Ok(rights::Tightened { files, folders }) => {
+            tracing::info!(files, folders, path = %path.display(), "others could read the data folder; now only this user can");
+        }
+        Err(error) => tracing::warn!(%error, path = %path.display(), "rights of the data folder cannot be tightened"),
+    }
+    Ok(())
 }
 
 fn price_book(config: &Config) -> Result<PriceBook, AppError> {

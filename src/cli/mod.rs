@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app;
 use crate::config::{Config, ConfigError};
 use crate::remote::redact;
+use crate::rights;
 use crate::telemetry;
 
 /// A tachograph for LLM bots: OpenTelemetry spans in, one true usage record per bot request out.
@@ -90,6 +91,7 @@ const WRONG_USE: u8 = 2;
 /// Runs the verb; whatever goes wrong is said on standard error.
 pub async fn run(arguments: Arguments) -> ExitCode {
     telemetry::redact_panics();
+    rights::keep_private();
     let path = arguments.config.clone();
     let verb = arguments.verb.unwrap_or(Verb::Run);
     let config = match if verb.reads_no_config() { Ok(Config::default()) } else { load(arguments.config) } {

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Sqlite};
 use super::PersistError;
 use super::value::{Row, Stored, Value};
 use super::witness::Witness;
+use crate::rights;
 
 /// SQLite takes 32 766 values a statement.
 const MOST_VALUES: usize = 32_000;
@@ -40,6 +41,7 @@ impl Pools {
         if let Some(folder) = options.get_filename().parent().filter(|folder| *folder != Path::new("")) {
             tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
         }
+        tighten(options.get_filename());
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -68,6 +70,19 @@ impl Pools {
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+/// The file, and what SQLite puts beside it with the same rights.
+fn tighten(file: &Path) {
+    for ending in ["", "-wal", "-shm"] {
+        let mut path = file.to_owned();
+        path.as_mut_os_string().push(ending);
+        match rights::tighten_file(&path) {
+            Ok(rights::Tightened { files: 0, .. }) => {}
+            Ok(_) => tracing::info!(path = %path.display(), "others could read the database; now only this user can"),
+            Err(error) => tracing::warn!(%error, path = %path.display(), "rights of the database cannot be tightened"),
+        }
     }
 }
 

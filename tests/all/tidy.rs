@@ -13,7 +13,7 @@ use tacho::config::Config;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "remote", "telemetry"]),
+    ("cli", &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "remote", "rights", "telemetry"]),
     ("app", EVERYTHING),
     (
         "config",
@@ -31,14 +31,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["auth", "decode", "telemetry"]),
     ("journal", &["telemetry"]),
     ("limit", &["remote", "telemetry"]),
-    ("persist", &["remote", "telemetry"]),
+    ("persist", &["remote", "rights", "telemetry"]),
     // The feed is read from the store that `app` hands it.
-    ("export", &["persist", "remote", "telemetry"]),
+    ("export", &["persist", "remote", "rights", "telemetry"]),
     ("metrics", &["telemetry"]),
     ("notify", &["remote", "telemetry"]),
     // Usage is read from the store that `app` hands it.
     ("api", &["auth", "limit", "persist", "telemetry"]),
     ("remote", &[]),
+    ("rights", &[]),
     // Its section, which `config` declares.
     ("telemetry", &["config", "remote"]),
 ];
@@ -57,6 +58,7 @@ const EVERYTHING: &[&str] = &[
     "persist",
     "price",
     "remote",
+    "rights",
     "telemetry",
 ];
 
