@@ -100,6 +100,10 @@ async fn a_fresh_debian_installs_runs_and_forgets_it_but_keeps_the_records() {
         "/usr/share/man/man1/tacho.1.gz",
         "/usr/share/man/man1/tacho-report.1.gz",
         "/usr/share/doc/tacho/copyright",
+        "/usr/share/doc/tacho/examples/secrets.conf",
+        "/usr/lib/systemd/system/tacho.service",
+        // It starts with the machine.
+        "/etc/systemd/system/multi-user.target.wants/tacho.service",
     ] {
         assert!(installed.contains(file), "{file} is missing");
     }
