@@ -12,7 +12,7 @@ use rustix::process::{geteuid, umask};
 /// All rights of all others.
 const OTHERS: u32 = 0o077;
 /// What of Tacho's lies in its data folder; with names that begin so. The folder may hold other things, which are left alone.
-const OURS: [&str; 4] = ["journal", "listen.json", "tacho.db", "admin-token"];
+const OURS: [&str; 5] = ["journal", "listen.json", "tacho.db", "admin-token", "tokens.toml"];
 
 /// From now on this process makes files that only its user can read, and likewise folders. What others made is not changed.
 pub(crate) fn keep_private() {

@@ -13,7 +13,10 @@ use tacho::config::Config;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "remote", "rights", "telemetry"]),
+    (
+        "cli",
+        &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "remote", "rights", "telemetry"],
+    ),
     ("app", EVERYTHING),
     (
         "config",
