@@ -59,7 +59,7 @@ pub struct AuthConfig {
     /// Roles that need no token on a loopback address.
     pub loopback: Vec<FreeRole>,
     /// Hashes of tokens, as `tacho token` writes them; by default `tokens.toml` in the data folder.
-    pub tokens_file: Option<PathBuf>,
+    pub tokens_file: PathBuf,
     /// Takes every address for a loopback one: a listener beyond may start without tokens.
     pub insecure: bool,
     /// Names by which Tacho may be called, beside addresses and `localhost`.
@@ -73,7 +73,7 @@ impl Default for AuthConfig {
     fn default() -> Self {
         Self {
             loopback: vec![FreeRole::Ingest, FreeRole::Check],
-            tokens_file: None,
+            tokens_file: PathBuf::new(),
             insecure: false,
             hosts: Vec::new(),
             // Far above what bots and dashboards ask, far below what would keep a core busy.
@@ -84,8 +84,7 @@ impl Default for AuthConfig {
 
 impl AuthConfig {
     pub fn tokens_path(&self, data_dir: &Path) -> PathBuf {
-        let named = self.tokens_file.as_ref().filter(|path| !path.as_os_str().is_empty());
-        named.cloned().unwrap_or_else(|| data_dir.join("tokens.toml"))
+        if self.tokens_file.as_os_str().is_empty() { data_dir.join("tokens.toml") } else { self.tokens_file.clone() }
     }
 }
 

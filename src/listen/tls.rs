@@ -20,10 +20,10 @@ use super::Protocol;
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
     /// The certificate and those between it and its authority, PEM.
-    pub cert_file: Option<PathBuf>,
-    pub key_file: Option<PathBuf>,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
     /// Clients must have a certificate of this authority, PEM.
-    pub client_ca_file: Option<PathBuf>,
+    pub client_ca_file: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +46,8 @@ impl TlsConfig {
 }
 
 /// An empty name is none.
-fn named(path: &Option<PathBuf>) -> Option<&Path> {
-    path.as_deref().filter(|path| !path.as_os_str().is_empty())
+fn named(path: &PathBuf) -> Option<&Path> {
+    Some(path.as_path()).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// What was read of the files; nothing where TLS is off.

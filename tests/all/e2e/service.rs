@@ -122,7 +122,7 @@ async fn the_watchdog_is_not_fed_when_the_journal_is_broken() {
         std::fs::create_dir(folder.path().join(format!("journal/{first:020}.journal"))).unwrap();
     }
     let mut sent = 0;
-    while get(&tacho, "/readyz").await != "the journal cannot be written\n" {
+    while !get(&tacho, "/readyz").await.contains("the journal cannot be written") {
         sent += 1;
         assert!(sent < 900, "{}", tacho.log());
         call(&shape.unit(sent).bodies[0]).send(tacho.grpc).await;

@@ -21,7 +21,8 @@ pub fn tacho(folder: &Path, arguments: &[&str]) -> (i32, String) {
 fn healthcheck_asks_the_one_that_runs_here() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
-    let running = Tacho::start(folder.path(), &url, &[("TACHO_LISTEN__HTTP", "0.0.0.0:0")]);
+    let running =
+        Tacho::start(folder.path(), &url, &[("TACHO_LISTEN__HTTP", "0.0.0.0:0"), ("TACHO_AUTH__INSECURE", "true")]);
     let url = format!("http://127.0.0.1:{}/readyz", running.http.port());
     assert_eq!(tacho(folder.path(), &["healthcheck"]), (0, format!("{url} is ready\n")));
     running.stop();

@@ -291,6 +291,6 @@ fn each_question_has_a_file_for_both_and_a_line_in_the_readme() {
     let (readme, test) = (read("deploy/sql/README.md"), read("tests/all/observe/deploy/sql.rs"));
     for name in names("sqlite") {
         assert!(readme.contains(&format!("| `{name}` |")), "{name}");
-        assert!(test.contains(&format!("(\"{}\"", name.trim_end_matches(".sql"))), "{name} is not run here");
+        assert!(test.contains(&format!("\"{}\"", name.trim_end_matches(".sql"))), "{name} is not run here");
     }
 }
