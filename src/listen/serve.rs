@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::Request;
+use http::{HeaderName, HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -39,6 +39,12 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// Exporters send bodies of some hundred KiB; with the 64 KiB that HTTP/2 starts with they would wait for every one.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A browser neither runs an answer as a script of another site's page, nor hands it to that page as an image or style. Of such
+/// requests it tells nothing where it holds the address for far away, as `0.0.0.0`, so that they cannot all be refused.
+const FOR_BROWSERS: [(HeaderName, HeaderValue); 2] = [
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+];
 /// When no connection can be taken, as the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -248,7 +254,8 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
         request.extensions_mut().insert(self.connection);
         let answer = self.router.clone().call(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let mut response = answer.await?;
+            response.headers_mut().extend(FOR_BROWSERS);
             if response.status().is_success() && response.extensions().get::<Refused>().is_none() {
                 busy.was_let_in();
             }
