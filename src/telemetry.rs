@@ -71,5 +71,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
     // Some libraries show their cause as their own text.
     texts.dedup();
-    texts.join(": ")
+    let text = texts.join(": ");
+    // What rustls says of an answer that is no TLS.
+    if text.contains("InvalidContentType") { text + " (the server does not speak TLS there)" } else { text }
 }

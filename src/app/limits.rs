@@ -18,6 +18,7 @@ use crate::limit::{
 };
 use crate::metrics::{LimitReading, Metrics};
 use crate::persist::Store;
+use crate::telemetry::chain;
 use tacho_core::domain::account::AccountId;
 use tacho_core::domain::call::Tokens;
 use tacho_core::domain::limit_event::LimitEvent;
@@ -276,7 +277,7 @@ async fn connect(limits: &Limits, config: &Config, store: &OnceLock<Store>) {
     loop {
         match open(config).await {
             Ok(store) => return limits.connect(store),
-            Err(error) => tracing::warn!(%error, "limit store cannot be opened"),
+            Err(error) => tracing::warn!(error = chain(&error), "limit store cannot be opened"),
         }
         pause.wait().await;
     }

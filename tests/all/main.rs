@@ -19,6 +19,7 @@ mod e2e;
 mod ingest;
 mod install;
 mod observe;
+mod private_ca;
 mod search;
 mod secrets;
 mod support;

@@ -15,4 +15,5 @@ pub mod proxy;
 pub mod redis;
 pub mod search;
 pub mod tacho_process;
+pub mod tls_front;
 pub mod usage;

@@ -53,6 +53,49 @@ impl Postgres {
         run(self.tool("pg_ctl").args(["-D", &self.data(), "-m", "immediate", "stop"]));
     }
 
+    /// Has the server speak TLS from now on, with this certificate and key. `clients`: the authority of clients with a certificate.
+    pub(crate) fn speak_tls(&self, certificate: &str, key: &str, clients: Option<&str>) {
+        let mut settings = vec![("ssl", "on".to_owned())];
+        let mut put = |name: &'static str, file: &str, text: &str| {
+            let path = format!("{}/{file}", self.data());
+            std::fs::write(&path, text).unwrap();
+            if is_root() {
+                run(Command::new("chown").args(["postgres", &path]));
+            }
+            // The server refuses a key that others can read.
+            run(Command::new("chmod").args(["600", &path]));
+            settings.push((name, path));
+        };
+        put("ssl_cert_file", "server.pem", certificate);
+        put("ssl_key_file", "server.key", key);
+        if let Some(clients) = clients {
+            put("ssl_ca_file", "clients.pem", clients);
+        }
+        let settings: String = settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
+        let file = format!("{}/postgresql.conf", self.data());
+        let before = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, before + &settings).unwrap();
+        self.halt();
+        self.resume();
+    }
+
+    /// Takes only clients that come like this: a line of its host-based authentication.
+    pub(crate) fn admit(&self, rule: &str) {
+        std::fs::write(format!("{}/pg_hba.conf", self.data()), format!("{rule}\n")).unwrap();
+        self.halt();
+        self.resume();
+    }
+
+    pub(crate) fn sql(&self, statement: &str) {
+        let port = self.port.to_string();
+        let arguments = ["-q", "-h", "127.0.0.1", "-p", &port, "-U", "tacho", "-c", statement, "postgres"];
+        run(Command::new(self.bin.join("psql")).args(arguments));
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL of a new, empty database.
     pub(crate) fn database(&self, name: &str) -> String {
         let port = self.port.to_string();

@@ -4,8 +4,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::certificates::{Authority, Issued};
+
 pub struct Redis {
     process: Option<Child>,
+    /// More than what every one is started with.
+    arguments: Vec<String>,
     folder: tempfile::TempDir,
     pub port: u16,
     keeps: bool,
@@ -22,11 +26,36 @@ impl Redis {
         Self::open(true)
     }
 
-    fn open(keeps: bool) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut redis = Self { process: None, folder: tempfile::tempdir().unwrap(), port, keeps };
+    /// Speaks TLS on its port and nothing else. With `clients`, only to clients of this authority.
+    pub fn tls(own: &Issued, clients: Option<&Authority>, more: &[&str]) -> Self {
+        let mut redis = Self::new(false);
+        let files = own.write(redis.folder.path(), "server");
+        let authority = redis.folder.path().join("clients.pem");
+        std::fs::write(&authority, clients.map_or_else(|| own.certificate.clone(), Authority::pem)).unwrap();
+        let port = redis.port.to_string();
+        let asks = if clients.is_some() { "yes" } else { "no" };
+        let [certificate, key, authority] =
+            [&files.certificate, &files.key, &authority].map(|path| path.display().to_string());
+        redis.arguments = ["--port", "0", "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]
+            .into_iter()
+            .chain(["--tls-ca-cert-file", &authority, "--tls-auth-clients", asks])
+            .chain(more.iter().copied())
+            .map(str::to_owned)
+            .collect();
         redis.again();
         redis
+    }
+
+    fn open(keeps: bool) -> Self {
+        let mut redis = Self::new(keeps);
+        redis.arguments = vec!["--port".to_owned(), redis.port.to_string()];
+        redis.again();
+        redis
+    }
+
+    fn new(keeps: bool) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { process: None, arguments: Vec::new(), folder: tempfile::tempdir().unwrap(), port, keeps }
     }
 
     pub fn url(&self) -> String {
@@ -49,7 +78,8 @@ impl Redis {
             ["--appendonly", "no", "--appendfsync", "no"]
         };
         let process = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--bind", "127.0.0.1", "--save", ""])
+            .args(&self.arguments)
             .args(append)
             .arg("--dir")
             .arg(self.folder.path())
