@@ -41,13 +41,13 @@ impl TlsConfig {
 
     /// All files that are named.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().filter_map(named)
+        [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().filter_map(|path| named(path))
     }
 }
 
 /// An empty name is none.
-fn named(path: &PathBuf) -> Option<&Path> {
-    Some(path.as_path()).filter(|path| !path.as_os_str().is_empty())
+fn named(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// What was read of the files; nothing where TLS is off.

@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// What may follow the `?` of a URL and hold a secret.
-const SECRET_PARAMETERS: [&str; 3] = ["password", "sslpassword", "passfile"];
+const SECRET_PARAMETERS: [&str; 2] = ["password", "sslpassword"];
 
 impl Address {
     /// The whole text, for the library that connects.
@@ -35,9 +35,9 @@ impl Address {
 
 impl From<String> for Address {
     fn from(text: String) -> Self {
-        for part in text.split(',').map(str::trim) {
-            hide_secrets(part);
-        }
+        hide_secrets(&text);
+        // A comma may as well stand in a password.
+        text.split(',').map(str::trim).filter(|part| *part != text).for_each(hide_secrets);
         Self(text)
     }
 }
@@ -63,17 +63,21 @@ impl From<&String> for Address {
 
 fn hide_secrets(part: &str) {
     let Ok(url) = Url::parse(part) else {
-        // Keywords and values, or a password by itself.
-        part.split_whitespace().filter_map(|word| word.strip_prefix("password=")).for_each(hide);
-        return hide(part);
+        // Keywords and values.
+        return part.split_whitespace().filter_map(|word| word.strip_prefix("password=")).for_each(hide);
     };
-    if let Some(password) = url.password().filter(|password| !password.is_empty()) {
+    // What is shown anyway is no secret, and hiding it would make logs unreadable: `tacho:tacho@…`.
+    let is_open = |password: &str| {
+        [url.username(), url.host_str().unwrap_or_default(), url.path().trim_matches('/')].contains(&password)
+    };
+    if let Some(password) = url.password().filter(|password| !password.is_empty() && !is_open(password)) {
         hide(password);
-        // Behind the last `:` before the last `@`: as it was written, before the parser has encoded it.
+        // Behind the second `:` and before the last `@`: as it was written, before the parser has encoded it.
         let written = part.rsplit_once('@').and_then(|(before, _)| before.splitn(3, ':').nth(2));
         written.into_iter().for_each(hide);
     }
-    url.query_pairs().filter(|(key, _)| SECRET_PARAMETERS.contains(&&**key)).for_each(|(_, value)| hide(&value));
+    let secrets = url.query_pairs().filter(|(key, value)| SECRET_PARAMETERS.contains(&&**key) && !is_open(value));
+    secrets.for_each(|(_, value)| hide(&value));
 }
 
 impl fmt::Display for Address {
@@ -103,7 +107,21 @@ fn shown(part: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::redact;
     use super::*;
+
+    #[test]
+    fn a_password_is_hidden_and_what_is_no_secret_stays() {
+        let check = |url: &str, text: &str, shown: &str| {
+            drop(Address::from(url));
+            assert_eq!(redact(text), shown, "{url}");
+        };
+        check("postgres://u:one,comma@h/db", "<one,comma>", "<***>");
+        check("redis://:first-one@a,redis://:second-one@b", "first-one second-one", "*** ***");
+        check("postgres://h/db?user=u&password=in%20query", "<in query> <in%20query>", "<***> <***>");
+        check("host=h password=in-keywords", "<in-keywords>", "<***>");
+        check("postgres://tacho:tacho@tacho/tacho?password=tacho", "tacho::app", "tacho::app");
+    }
 
     #[test]
     fn an_address_is_shown_without_what_may_be_a_secret() {

@@ -156,7 +156,8 @@ fn text(path: &Path) -> Result<String, String> {
     let text = String::from_utf8(read(path)?).map_err(|_| format!("{} holds no text", path.display()))?;
     let text = text.trim().to_owned();
     hide(&text);
-    text.split(':').for_each(hide);
+    // Of a key's name and secret, as well the secret alone.
+    text.split_once(':').into_iter().for_each(|(_, secret)| hide(secret));
     Ok(text)
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::CANARY;
 use crate::support::alertmanager::Alertmanager;
 use crate::support::client::{JSON, call, post};
-use crate::support::fake_search::{FakeSearch, Product};
+use crate::support::fake_search::{FakeSearch, Product, RequestFault, Times};
 use crate::support::load::Shape;
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
@@ -164,7 +164,9 @@ async fn no_secret_is_told_at_work_nor_in_trouble() {
     for verb in VERBS {
         place.verb(verb);
     }
-    assert_hidden("/metrics", &get(&tacho, "/metrics").await);
+    for path in ["/metrics", "/readyz", "/v1/usage", "/v1/accounts/default/user-0"] {
+        assert_hidden(path, &get(&tacho, path).await);
+    }
     assert!(tacho.log().contains("TRACE"), "there are no traces to look at");
     drop(tacho);
     for file in files(place.folder.path()) {
@@ -191,4 +193,37 @@ async fn no_secret_is_told_at_work_nor_in_trouble() {
     let tacho = wrong.start();
     until(&tacho, "a refusal", |log| log.contains("limit store away") && log.contains("AuthenticationFailed")).await;
     assert_hidden("the log", &tacho.log());
+}
+
+/// A server, or something before it, may repeat what it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_a_server_repeats_is_hidden() {
+    const REPEATED: &str =
+        r#"{"error":{"type":"security_exception","reason":"bot:hunter2canary may not"},"status":403}"#;
+    assert!(REPEATED.contains(CANARY));
+    let search = FakeSearch::start(Product::Elasticsearch9).await;
+    search.fail_requests("", RequestFault::Answer(403, REPEATED), Times::UntilCleared);
+    let folder = tempfile::tempdir().unwrap();
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, CANARY).unwrap();
+    let settings = vec![
+        ("TACHO_ASSEMBLE__QUIET", "100ms".to_owned()),
+        ("TACHO_EXPORT__ELASTICSEARCH__URLS", json!([search.url()]).to_string()),
+        ("TACHO_EXPORT__ELASTICSEARCH__START", "all".to_owned()),
+        ("TACHO_EXPORT__ELASTICSEARCH__USERNAME", "bot".to_owned()),
+        ("TACHO_EXPORT__ELASTICSEARCH__PASSWORD_FILE", password_file.display().to_string()),
+    ];
+    let database = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    let place = Place { folder, settings, database };
+    assert_eq!(place.verb(&["setup", "elasticsearch"]), Some(1));
+    for format in ["text", "json"] {
+        let mut settings: Vec<(&str, &str)> = place.settings.iter().map(|(name, value)| (*name, &**value)).collect();
+        settings.push(("TACHO_TELEMETRY__LOG_FORMAT", format));
+        let tacho = Tacho::start(place.folder.path(), &place.database, &settings);
+        let shape = Shape { seed: 3, traces: 1, calls: 1, users: 1, split: false, began: tacho::app::now().0 };
+        assert_eq!(call(&shape.unit(1).bodies[0]).send(tacho.grpc).await, "Ok");
+        until(&tacho, "the refusal", |log| log.contains("bot:*** may not")).await;
+        assert_hidden("the log", &tacho.log());
+        drop(std::fs::remove_file(place.folder.path().join("tacho.log")));
+    }
 }
