@@ -1,5 +1,5 @@
-//! Who may read what Tacho writes: the user it runs as, and nobody else. What is new is made so from the start, by the umask of the
-//! process; what an older version left open is tightened.
+//! Who may read what Tacho writes: the user it runs as, and nobody else. What is new is made so from the start, by the
+//! umask of the process; what an older version left open is tightened.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -11,10 +11,12 @@ use rustix::process::{geteuid, umask};
 
 /// All rights of all others.
 const OTHERS: u32 = 0o077;
-/// What of Tacho's lies in its data folder; with names that begin so. The folder may hold other things, which are left alone.
+/// What of Tacho's lies in its data folder; with names that begin so. The folder may hold other things, which are left
+/// alone.
 const OURS: [&str; 5] = ["journal", "listen.json", "tacho.db", "admin-token", "tokens.toml"];
 
-/// From now on this process makes files that only its user can read, and likewise folders. What others made is not changed.
+/// From now on this process makes files that only its user can read, and likewise folders. What others made is not
+/// changed.
 pub(crate) fn keep_private() {
     umask(Mode::from_raw_mode(OTHERS));
 }
@@ -26,8 +28,8 @@ pub(crate) struct Tightened {
     pub folders: u64,
 }
 
-/// Takes from others what rights they have to what is ours in the data folder; to the folder itself only where nothing else is in
-/// it, as it might be `/tmp` or somebody's home. What belongs to another user stays as it is.
+/// Takes from others what rights they have to what is ours in the data folder; to the folder itself only where nothing
+/// else is in it, as it might be `/tmp` or somebody's home. What belongs to another user stays as it is.
 pub(crate) fn tighten_folder(data_dir: &Path) -> io::Result<Tightened> {
     let mut done = Tightened::default();
     let mut is_only_ours = true;

@@ -1,5 +1,5 @@
-//! What is wrong with a configuration, said without its values: any of them may be a password, put into the wrong place or under
-//! a misspelt key. What is told is the line, the keys, and what would be right there.
+//! What is wrong with a configuration, said without its values: any of them may be a password, put into the wrong place
+//! or under a misspelt key. What is told is the line, the keys, and what would be right there.
 
 use toml::{Table, Value};
 
@@ -55,7 +55,8 @@ fn texts(value: &Value, keys: &[String], found: &mut Vec<String>) {
     }
 }
 
-/// The forms of serde's messages are known: only what was expected is kept of them. In all others no word of the values stays.
+/// The forms of serde's messages are known: only what was expected is kept of them. In all others no word of the values
+/// stays.
 fn without_values(message: &str, values: &[String]) -> String {
     let expected = || message.rsplit_once(", expected ").map(|(_, expected)| expected);
     if let Some(rest) = message.strip_prefix("unknown field `") {
@@ -81,8 +82,8 @@ fn without_values(message: &str, values: &[String]) -> String {
     cleaned(message, values)
 }
 
-/// A message of no known form, most often from a library: a value that stands in it is hidden, and so is what may be a part of one
-/// because it is quoted or has digits.
+/// A message of no known form, most often from a library: a value that stands in it is hidden, and so is what may be a
+/// part of one because it is quoted or has digits.
 fn cleaned(message: &str, values: &[String]) -> String {
     let whole = values.iter().filter(|value| value.chars().count() > SHORTEST);
     let message = whole.fold(message.to_owned(), |message, value| message.replace(value.as_str(), HIDDEN));

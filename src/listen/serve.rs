@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,7 +160,9 @@ impl Serving {
         let Some((acceptor, wants_clients)) = self.common.tls.acceptor(self.protocol) else {
             return self.answer(stream, connection, place, stop).await;
         };
-        match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        let agreeing = timeout(HANDSHAKE, acceptor.accept(stream));
+        let Some(agreed) = stop.run_until_cancelled(agreeing).await else { return Ok(()) };
+        match agreed {
             Ok(Ok(stream)) => {
                 connection.lacks_certificate = wants_clients && stream.get_ref().1.peer_certificates().is_none();
                 self.answer(stream, connection, place, stop).await
@@ -191,27 +193,15 @@ impl Serving {
             Protocol::Http1 => {
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_header_size(LARGEST_HEAD);
-                let mut talk = pin!(http.serve_connection(io, service));
-                tokio::select! {
-                    ended = talk.as_mut() => ended,
-                    () = stop.cancelled() => {
-                        talk.as_mut().graceful_shutdown();
-                        talk.await
-                    }
-                }
+                let talk = Box::pin(http.serve_connection(io, service));
+                until(stop, place, talk, |talk| talk.graceful_shutdown()).await
             }
             Protocol::Http2 => {
                 let mut http = http2::Builder::new(TokioExecutor::new());
                 http.timer(TokioTimer::new()).keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
                 http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-                let mut talk = pin!(http.serve_connection(io, service));
-                tokio::select! {
-                    ended = talk.as_mut() => ended,
-                    () = stop.cancelled() => {
-                        talk.as_mut().graceful_shutdown();
-                        talk.await
-                    }
-                }
+                let talk = Box::pin(http.serve_connection(io, service));
+                until(stop, place, talk, |talk| talk.graceful_shutdown()).await
             }
         };
         ended.map_err(|error| self.meaning(&error)).or_else(|why| why.map_or(Ok(()), Err))
@@ -226,6 +216,24 @@ impl Serving {
             _ => None,
         }
     }
+}
+
+/// Goes on until the client has gone, or after `stop` until what it has asked is answered; who has asked nothing is not waited for.
+async fn until<F: Future<Output = hyper::Result<()>>>(
+    stop: &CancellationToken,
+    place: &Place,
+    mut talk: Pin<Box<F>>,
+    shut: impl FnOnce(Pin<&mut F>),
+) -> hyper::Result<()> {
+    tokio::select! {
+        ended = talk.as_mut() => return ended,
+        () = stop.cancelled() => {}
+    }
+    if !place.has_asked() {
+        return Ok(());
+    }
+    shut(talk.as_mut());
+    talk.await
 }
 
 /// Ends when a connection has had its time and made no request.

@@ -1,4 +1,5 @@
-//! The certificates by which a server is known, and by which it knows us: read from the files that the configuration names.
+//! The certificates by which a server is known, and by which it knows us: read from the files that the configuration
+//! names.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// As a section of the configuration names them. With `ca_file` a server must speak TLS and show a certificate of that authority
-/// for its host name.
+/// As a section of the configuration names them. With `ca_file` a server must speak TLS and show a certificate of that
+/// authority for its host name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The name of the section, for messages.

@@ -1,5 +1,5 @@
-//! What all who call other servers share: addresses, which may hold passwords, secrets that no output may show, and certificates.
-//! It opens no connection itself.
+//! What all who call other servers share: addresses, which may hold passwords, secrets that no output may show, and
+//! certificates. It opens no connection itself.
 
 mod address;
 mod certificates;

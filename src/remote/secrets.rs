@@ -1,5 +1,5 @@
-//! The secrets that this process knows. Whatever it says goes through `redact`, so that none of them is in it, whoever wrote the
-//! text: an error of a library, the answer of a server, a trace.
+//! The secrets that this process knows. Whatever it says goes through `redact`, so that none of them is in it, whoever
+//! wrote the text: an error of a library, the answer of a server, a trace.
 
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};

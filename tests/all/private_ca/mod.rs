@@ -1,5 +1,5 @@
-//! Servers whose certificates a private authority has signed: Postgres, Redis, Alertmanager, Elasticsearch. The right authority
-//! is enough, and everything else is refused with its reason.
+//! Servers whose certificates a private authority has signed: Postgres, Redis, Alertmanager, Elasticsearch. The right
+//! authority is enough, and everything else is refused with its reason.
 
 mod databases;
 mod web;

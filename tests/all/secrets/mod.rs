@@ -4,5 +4,6 @@ mod configuration;
 mod rights;
 mod running;
 
-/// What must be nowhere. It has letters and digits only, so that it looks like a key, a number's unit, a name of anything.
+/// What must be nowhere. It has letters and digits only, so that it looks like a key, a number's unit, a name of
+/// anything.
 const CANARY: &str = "hunter2canary";

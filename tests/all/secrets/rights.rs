@@ -1,4 +1,5 @@
-//! What Tacho writes can be read by its own user alone, whatever the umask it is started with and whatever was there before.
+//! What Tacho writes can be read by its own user alone, whatever the umask it is started with and whatever was there
+//! before.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,5 +1,5 @@
-//! Tacho at work with passwords for everything, logging all that any crate has to say, with every server up, then away, and then
-//! with passwords that are wrong.
+//! Tacho at work with passwords for everything, logging all that any crate has to say, with every server up, then away,
+//! and then with passwords that are wrong.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
