@@ -4,7 +4,7 @@
 #
 #   tests/setup.sh                     everything
 #   tests/setup.sh venv                only the named parts: programs, venv, node, kubernetes, cargo, search, static,
-#                                      packaging, debian, preview
+#                                      packaging, debian, browser, preview
 #
 # Everything but system packages goes to $TACHO_CACHE (default ~/.cache/tacho).
 set -euo pipefail
@@ -223,6 +223,10 @@ debian() {
     stamp "$folder" "$key"
 }
 
+# --- the browser whose pages attack ---
+
+browser() { have chromium || install chromium; }
+
 # --- what draws the dashboards, for people; no test needs it ---
 
 preview() { python_environment preview-venv "$root/dashboards/requirements.txt"; }
@@ -238,7 +242,7 @@ mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 flock 9 # two runs at once would write into the same folders
 
-[ "$#" -gt 0 ] || set -- programs venv node kubernetes cargo search static packaging debian
+[ "$#" -gt 0 ] || set -- programs venv node kubernetes cargo search static packaging debian browser
 for part in "$@"; do
     case $part in
         programs) programs ;;
@@ -250,7 +254,9 @@ for part in "$@"; do
         static) static ;;
         packaging) packaging ;;
         debian) debian ;;
+        browser) browser ;;
         preview) preview ;;
-        *) die "no such part: $part (programs, venv, node, kubernetes, cargo, search, static, packaging, debian, preview)" ;;
+        *) die "no such part: $part; there are programs, venv, node, kubernetes, cargo, search, static, packaging, debian," \
+            "browser, preview" ;;
     esac
 done

@@ -1,5 +1,6 @@
 //! Who may come in, by the real binary: every listener and every path, near and far, with and without tokens.
 
+mod browser;
 mod secure;
 mod strangers;
 

@@ -5,6 +5,7 @@ pub mod alertmanager;
 pub mod bot;
 pub mod captures;
 pub mod certificates;
+pub mod chromium;
 pub mod client;
 pub mod fake_search;
 pub mod half_refuser;
