@@ -26,7 +26,7 @@ const CSRF: &str = include_str!("browser/csrf.js");
 const REBINDING: &str = include_str!("browser/rebinding.js");
 
 /// Far beyond what a page takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a page reports of one attempt.
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 // What both pages share. `setup` has `writes`, `reads`, `token`, `marked` and `report`. An attempt ends with `read`, what
 // the page could read of an answer or null, and `said`, what the browser told it.
 
-const PATIENCE = 20000;
+const PATIENCE = 60000;
 
 const nothing = said => ({ read: null, said });
 
