@@ -1,5 +1,5 @@
-//! The configuration: the sections of the stages joined into one tree. `tacho.toml` < environment < flags; an unknown key or a
-//! wrong value stops the start and names the line or the variable.
+//! The configuration: the sections of the stages joined into one tree. `tacho.toml` < environment < flags; an unknown
+//! key or a wrong value stops the start and names the line or the variable.
 
 mod problem;
 mod variables;
@@ -197,7 +197,8 @@ fn read(table: toml::Table) -> Result<Config, String> {
 }
 
 /// The setting whose value lies in a file that this variable names, as official images of databases have it: the value
-/// of `TACHO_DATABASE__URL_FILE` is a path. Where a key of that name exists (`password_file`), the variable is that key.
+/// of `TACHO_DATABASE__URL_FILE` is a path. Where a key of that name exists (`password_file`), the variable is that
+/// key.
 fn setting_in_file<'a>(name: &'a str, value: &str) -> Option<&'a str> {
     let setting = variables::setting_of_file(name)?;
     let is_key = |name: &str| match overlay(&mut toml::Table::new(), name, value) {

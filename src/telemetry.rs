@@ -1,4 +1,5 @@
-//! Our own logs: their set-up, and errors in one line. They go to standard error; standard output is for what a person asked for.
+//! Our own logs: their set-up, and errors in one line. They go to standard error; standard output is for what a person
+//! asked for.
 
 use std::backtrace::BacktraceStatus;
 use std::io::{self, Write as _};

@@ -1,5 +1,5 @@
-//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, accounts, limits. It reads the handles it is
-//! given, and changes nothing but accounts and holds, when somebody says so.
+//! The HTTP face on the port for everything that is not OTLP: health, metrics, usage, accounts, limits. It reads the
+//! handles it is given, and changes nothing but accounts and holds, when somebody says so.
 
 mod accept;
 mod accounts;

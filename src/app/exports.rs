@@ -1,5 +1,5 @@
-//! Sinks beside the pipeline: they begin when the database is open, and lag where they must. How far they are behind is looked at by
-//! every instance, whoever serves them.
+//! Sinks beside the pipeline: they begin when the database is open, and lag where they must. How far they are behind is
+//! looked at by every instance, whoever serves them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -75,7 +75,8 @@ async fn watch(store: Store, sinks: Vec<&'static str>, metrics: Arc<Metrics>, st
     }
 }
 
-/// How long the horizon has stood where it is although there are newer transactions. `held_back`: since when it has, and where.
+/// How long the horizon has stood where it is although there are newer transactions. `held_back`: since when it has,
+/// and where.
 fn age(held_back: &mut Option<(Instant, Horizon)>, horizon: Horizon) -> Duration {
     let moves = horizon.position == horizon.newest;
     match held_back {

@@ -1,5 +1,5 @@
-//! Behind the journal: frames are read back, their spans gathered to traces, and the traces written. All of it can be done again
-//! from the checkpoint on, and comes to the same rows.
+//! Behind the journal: frames are read back, their spans gathered to traces, and the traces written. All of it can be
+//! done again from the checkpoint on, and comes to the same rows.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,7 +64,8 @@ pub(super) struct Flow {
     pub no_more: CancellationToken,
 }
 
-/// Lets the flow run until the database is open, or was waited for long enough. What the flow has to say if it ends before.
+/// Lets the flow run until the database is open, or was waited for long enough. What the flow has to say if it ends
+/// before.
 pub(super) async fn opened<T>(flow: &mut (impl Future<Output = T> + Unpin), store: &OnceLock<Store>) -> Option<T> {
     let open = async {
         while store.get().is_none() {
@@ -117,7 +118,8 @@ impl Flow {
         Ok(())
     }
 
-    /// The open database and the first frame that is not in it yet. Tries until it succeeds; `None` if told to stop before.
+    /// The open database and the first frame that is not in it yet. Tries until it succeeds; `None` if told to stop
+    /// before.
     async fn open(&self, config: &Config) -> Result<Option<(Store, Lsn)>, AppError> {
         let database = config.database();
         let open = async || {

@@ -1,5 +1,5 @@
-//! Between limits and the store: events of limits wait in a queue and are written beside the records. Nobody waits for it. What
-//! finds no room, is refused by the database or is left over at the end is counted as lost.
+//! Between limits and the store: events of limits wait in a queue and are written beside the records. Nobody waits for
+//! it. What finds no room, is refused by the database or is left over at the end is counted as lost.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -134,8 +134,8 @@ impl Waiting {
         }
     }
 
-    /// Halves what the database refuses, until the one event that it will not take stands alone. While the database is away it tries
-    /// again, but not at the end: false if something is left.
+    /// Halves what the database refuses, until the one event that it will not take stands alone. While the database is
+    /// away it tries again, but not at the end: false if something is left.
     async fn write_parts(&mut self, store: &Store, closing: &CancellationToken) -> bool {
         let mut pause = Pause::default();
         while let Some(mut part) = self.parts.pop() {

@@ -176,7 +176,8 @@ impl Accounts {
     }
 }
 
-/// Ends when the store of limits answers, or was waited for long enough: a request that comes before is decided without it.
+/// Ends when the store of limits answers, or was waited for long enough: a request that comes before is decided without
+/// it.
 pub(super) async fn opened(limits: &Limits) {
     let open = async {
         while limits.store_is_away() && !limits.rules().is_empty() {
@@ -229,8 +230,8 @@ async fn turns(limits: &Limits) {
     }
 }
 
-/// Whenever the store has come back it hears all that the ledger says: it may have forgotten it, and what was settled when this
-/// instance ended it was never told.
+/// Whenever the store has come back it hears all that the ledger says: it may have forgotten it, and what was settled
+/// when this instance ended it was never told.
 async fn retell(limits: &Limits, store: &OnceLock<Store>) {
     loop {
         limits.mended().await;

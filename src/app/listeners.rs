@@ -1,4 +1,5 @@
-//! The listening sockets: bound before anything is served, closed before anything else ends; and who may come in by them.
+//! The listening sockets: bound before anything is served, closed before anything else ends; and who may come in by
+//! them.
 
 use std::path::Path;
 

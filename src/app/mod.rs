@@ -1,5 +1,5 @@
-//! The pipeline as one list: its stages, the channels between them with their bounds, and the order in which it drains. It uses
-//! every room and decides nothing about spans, calls or money.
+//! The pipeline as one list: its stages, the channels between them with their bounds, and the order in which it drains.
+//! It uses every room and decides nothing about spans, calls or money.
 
 mod exports;
 mod flow;
@@ -110,8 +110,8 @@ pub struct Orders<S> {
     pub filter: Option<Filter>,
 }
 
-/// Runs until `stop` ends, then drains: the doors close first, then each stage finishes what the one before it left. What does
-/// not reach the database in time stays in the journal, and is written after the next start.
+/// Runs until `stop` ends, then drains: the doors close first, then each stage finishes what the one before it left.
+/// What does not reach the database in time stays in the journal, and is written after the next start.
 pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Result<(), AppError> {
     check(&config)?;
     make_folder(&config.data_dir)?;
@@ -218,8 +218,8 @@ async fn close(store: &OnceLock<crate::persist::Store>) {
     }
 }
 
-/// All that can be wrong with a configuration that was read and can be seen without a connection: addresses, and the files that
-/// are named.
+/// All that can be wrong with a configuration that was read and can be seen without a connection: addresses, and the
+/// files that are named.
 pub fn check(config: &Config) -> Result<(), AppError> {
     config.database().check_database()?;
     config.limits.check_store()?;
@@ -231,7 +231,8 @@ pub fn check(config: &Config) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Makes the data folder if it is not there. One that cannot be tightened is used as it is: its rights are the operator's.
+/// Makes the data folder if it is not there. One that cannot be tightened is used as it is: its rights are the
+/// operator's.
 fn make_folder(path: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(path).map_err(|source| AppError::DataDir { path: path.display().to_string(), source })?;
     match rights::tighten_folder(path) {

@@ -39,8 +39,8 @@ impl Notices {
         }
     }
 
-    /// The work of it, to be dropped when the house closes: what is told then ends by itself. All of it, and each Alertmanager's
-    /// part, goes on for itself.
+    /// The work of it, to be dropped when the house closes: what is told then ends by itself. All of it, and each
+    /// Alertmanager's part, goes on for itself.
     pub(super) fn work(
         self: Arc<Self>,
         config: &NotifyConfig,

@@ -1,4 +1,5 @@
-//! How far the pipeline is: which frames of the journal are still needed, because a trace of theirs is open or not yet written.
+//! How far the pipeline is: which frames of the journal are still needed, because a trace of theirs is open or not yet
+//! written.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,8 @@ impl Progress {
         Self(Mutex::new(State { gathering: from, batches: BTreeMap::new(), last_batch: 0 }))
     }
 
-    /// A batch whose oldest trace began in this frame leaves the gatherer. To be called before `gathering` is told that its
-    /// traces are gone.
+    /// A batch whose oldest trace began in this frame leaves the gatherer. To be called before `gathering` is told that
+    /// its traces are gone.
     pub(super) fn batch(&self, first: Lsn) -> Ticket {
         let mut state = self.state();
         state.last_batch += 1;

@@ -1,5 +1,5 @@
-//! Between records and limits: what a write changes for each limit, told to the database in the same transaction and to the limits
-//! after it.
+//! Between records and limits: what a write changes for each limit, told to the database in the same transaction and to
+//! the limits after it.
 
 use std::sync::Arc;
 

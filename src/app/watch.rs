@@ -1,5 +1,5 @@
-//! Files that may be replaced while the process runs: tokens, certificates, keys. They are looked at every few seconds, as the folders
-//! that orchestrators mount tell of their changes in many ways.
+//! Files that may be replaced while the process runs: tokens, certificates, keys. They are looked at every few seconds,
+//! as the folders that orchestrators mount tell of their changes in many ways.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,8 @@ use crate::config::Config;
 /// How often they are looked at.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-/// How the files were when they were last looked at: when they changed, and their size; nothing of one that is not there.
+/// How the files were when they were last looked at: when they changed, and their size; nothing of one that is not
+/// there.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Watch(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
 

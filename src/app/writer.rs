@@ -1,4 +1,5 @@
-//! The last stage: what is known of each trace and what came new, joined, resolved, priced and written in one transaction.
+//! The last stage: what is known of each trace and what came new, joined, resolved, priced and written in one
+//! transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until the channel closes. What still waits for its request then waits in the database, for whoever comes next.
+    /// Writes until the channel closes. What still waits for its request then waits in the database, for whoever comes
+    /// next.
     pub(super) async fn run(self, batches: mpsc::Receiver<Batch>) -> Result<(), AppError> {
         let (writer, batches) = (Arc::new(self), Arc::new(Mutex::new(batches)));
         let mut hands = JoinSet::new();

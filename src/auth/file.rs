@@ -1,4 +1,5 @@
-//! The tokens on disk: a file of hashes that people hand out tokens of, and the one admin token that each data folder has.
+//! The tokens on disk: a file of hashes that people hand out tokens of, and the one admin token that each data folder
+//! has.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

@@ -1,5 +1,5 @@
-//! By which names Tacho may be called. A page in a browser can make its own name point at any address (DNS rebinding), but it
-//! cannot say another name than its own.
+//! By which names Tacho may be called. A page in a browser can make its own name point at any address (DNS rebinding),
+//! but it cannot say another name than its own.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,5 +1,6 @@
-//! Who may come in. A guard looks at every request on every listener: at the host it names, whether a page in a browser made it, and
-//! at the token where its role needs one. It never reads a body, and keeps of a token nothing but its hash.
+//! Who may come in. A guard looks at every request on every listener: at the host it names, whether a page in a browser
+//! made it, and at the token where its role needs one. It never reads a body, and keeps of a token nothing but its
+//! hash.
 
 mod file;
 mod guard;
@@ -93,7 +94,8 @@ fn at_least_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32
     if number > 0 { Ok(number) } else { Err(serde::de::Error::custom("must be at least 1")) }
 }
 
-/// A role that may be had without a token. `read` and `admin` never are: a bot that fetches addresses could be talked into it.
+/// A role that may be had without a token. `read` and `admin` never are: a bot that fetches addresses could be talked
+/// into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FreeRole {

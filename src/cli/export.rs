@@ -30,8 +30,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Send the records of a time to Elasticsearch or OpenSearch again. What is there already in this state stays as it is, and where
-    /// the sink stands in the feed does not change.
+    /// Send the records of a time to Elasticsearch or OpenSearch again. What is there already in this state stays as it
+    /// is, and where the sink stands in the feed does not change.
     Elasticsearch(Time),
 }
 

@@ -1,5 +1,5 @@
-//! `tacho healthcheck`: asks the Tacho that runs with this configuration whether it is ready. For the health check of a container
-//! image that has no other program in it, and for scripts.
+//! `tacho healthcheck`: asks the Tacho that runs with this configuration whether it is ready. For the health check of a
+//! container image that has no other program in it, and for scripts.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `tacho completions` and `tacho man`: what a shell and a reader of manual pages get of the command line, made from the command
-//! line itself. They read no configuration.
+//! `tacho completions` and `tacho man`: what a shell and a reader of manual pages get of the command line, made from
+//! the command line itself. They read no configuration.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -229,7 +229,8 @@ async fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
     }
 }
 
-/// As many files and connections as the system lets us have: what shells give by default is for programs that wait in `select`.
+/// As many files and connections as the system lets us have: what shells give by default is for programs that wait in
+/// `select`.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });

@@ -13,7 +13,8 @@ pub(super) struct SetupArguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Component and index templates for Elasticsearch or OpenSearch. No lifecycle: examples are in deploy/elasticsearch.
+    /// Component and index templates for Elasticsearch or OpenSearch. No lifecycle: examples are in
+    /// deploy/elasticsearch.
     Elasticsearch,
 }
 

@@ -1,4 +1,5 @@
-//! `tacho verify`: whether accounts are the sum of their records and records the sum of their calls; what is not, line by line.
+//! `tacho verify`: whether accounts are the sum of their records and records the sum of their calls; what is not, line
+//! by line.
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};

@@ -1,5 +1,5 @@
-//! Bodies that are still coming, counted against common bounds, so that many slow or large ones cannot fill the memory. One that
-//! has been coming for long gives way when others find no room.
+//! Bodies that are still coming, counted against common bounds, so that many slow or large ones cannot fill the memory.
+//! One that has been coming for long gives way when others find no room.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! The connections of one listener, within a bound. When there are too many, one that nobody waits for makes room: of those that
-//! were never let in first, then of the others, and of these the one that has been idle for longest.
+//! The connections of one listener, within a bound. When there are too many, one that nobody waits for makes room: of
+//! those that were never let in first, then of the others, and of these the one that has been idle for longest.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};

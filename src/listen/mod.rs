@@ -1,5 +1,6 @@
-//! The listening sockets: who may connect, and for how long. It speaks HTTP/1.1, HTTP/2 and TLS, hands requests to the service it
-//! is given, and knows nothing of what they ask. A stranger can take the place of another stranger, never of one who was let in.
+//! The listening sockets: who may connect, and for how long. It speaks HTTP/1.1, HTTP/2 and TLS, hands requests to the
+//! service it is given, and knows nothing of what they ask. A stranger can take the place of another stranger, never of
+//! one who was let in.
 
 mod connections;
 mod serve;

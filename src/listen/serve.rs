@@ -39,8 +39,9 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// Exporters send bodies of some hundred KiB; with the 64 KiB that HTTP/2 starts with they would wait for every one.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// A browser neither runs an answer as a script of another site's page, nor hands it to that page as an image or style. Of such
-/// requests it tells nothing where it holds the address for far away, as `0.0.0.0`, so that they cannot all be refused.
+/// A browser neither runs an answer as a script of another site's page, nor hands it to that page as an image or style.
+/// Of such requests it tells nothing where it holds the address for far away, as `0.0.0.0`, so that they cannot all be
+/// refused.
 const FOR_BROWSERS: [(HeaderName, HeaderValue); 2] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -218,7 +219,8 @@ impl Serving {
     }
 }
 
-/// Goes on until the client has gone, or after `stop` until what it has asked is answered; who has asked nothing is not waited for.
+/// Goes on until the client has gone, or after `stop` until what it has asked is answered; who has asked nothing is not
+/// waited for.
 async fn until<F: Future<Output = hyper::Result<()>>>(
     stop: &CancellationToken,
     place: &Place,

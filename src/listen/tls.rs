@@ -1,5 +1,5 @@
-//! TLS for all listeners: the certificate, and the authority of clients' certificates. They can be replaced while connections stand;
-//! those that are open keep what they began with.
+//! TLS for all listeners: the certificate, and the authority of clients' certificates. They can be replaced while
+//! connections stand; those that are open keep what they began with.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -87,7 +87,8 @@ impl Certificates {
     }
 }
 
-/// One without a certificate gets through, so that it can be told; the guard lets it see no more than that Tacho is there.
+/// One without a certificate gets through, so that it can be told; the guard lets it see no more than that Tacho is
+/// there.
 fn verifier(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, BadTls> {
     const KEY: &str = "tls.client_ca_file";
     let mut roots = RootCertStore::empty();

@@ -1,5 +1,5 @@
-//! What people did by hand: who, what, on what, before and after. A row is added in the transaction of the act itself and never
-//! changed.
+//! What people did by hand: who, what, on what, before and after. A row is added in the transaction of the act itself
+//! and never changed.
 
 use serde::Serialize;
 use serde_json::{Value as Json, json};

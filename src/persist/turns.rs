@@ -1,5 +1,5 @@
-//! What happens to accounts without a request: periods end, somebody resets an account or puts it on another plan. Each is an entry
-//! in the history, and afterwards the account is the fold of its records again.
+//! What happens to accounts without a request: periods end, somebody resets an account or puts it on another plan. Each
+//! is an entry in the history, and afterwards the account is the fold of its records again.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use tacho_core::domain::time::Timestamp;
 const CHUNK: i64 = 1_000;
 
 impl Store {
-    /// Ends the periods that are over by now, of all accounts; answers how many it ended. One that was missed for several periods
-    /// is taken to the present one by one entry.
+    /// Ends the periods that are over by now, of all accounts; answers how many it ended. One that was missed for
+    /// several periods is taken to the present one by one entry.
     pub async fn end_periods(&self, now: Timestamp) -> Result<usize, PersistError> {
         let due =
             "SELECT tenant, user_id FROM billing_accounts WHERE period_ends_at <= $1 ORDER BY tenant, user_id LIMIT $2";
@@ -39,15 +39,16 @@ impl Store {
         Ok(adopted)
     }
 
-    /// Sets the counters of the period back to nothing by beginning a new one now; free requests stay used. The account as it is
-    /// afterwards, `None` where there is no such account.
+    /// Sets the counters of the period back to nothing by beginning a new one now; free requests stay used. The account
+    /// as it is afterwards, `None` where there is no such account.
     pub async fn reset(&self, id: &AccountId, act: &Act<'_>) -> Result<Option<AccountRow>, PersistError> {
         let reset = |standing: &Standing| Some(Turn::by_hand(standing, act.reason, act.at));
         self.turn_one(id, "account.reset", act, reset).await
     }
 
-    /// Puts an account on a plan. Its counters stay as long as its periods do; else it enters the period of the new plan, though
-    /// never behind a reset by hand. The account as it is afterwards, `None` where there is no such account.
+    /// Puts an account on a plan. Its counters stay as long as its periods do; else it enters the period of the new
+    /// plan, though never behind a reset by hand. The account as it is afterwards, `None` where there is no such
+    /// account.
     pub async fn set_plan(
         &self,
         id: &AccountId,
