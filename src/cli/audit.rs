@@ -104,9 +104,12 @@ mod tests {
             |plan| Some(serde_json::json!({"plan": plan, "tokens_used_current_period": 7, "period_ends_at": null}));
         let mut token = row(2, None, Some(serde_json::json!({"role": "read"})));
         (token.tenant, token.user_id, token.object) = (None, None, Some("0a1b2c3d4e5f".to_owned()));
+        let table = as_table(&[row(1, plan("free"), plan("pro")), token]);
+        // The first blank of each line would be taken for indentation.
         expect_test::expect![[r#"
+            table:
              at                           who                 what              on            before     after      reason
              2026-05-01T00:00:00.000000Z  token ops (0a1b2c)  account.set_plan  acme/ann\n    plan free  plan pro   asked
-             2026-05-01T00:00:00.000000Z  token ops (0a1b2c)  account.set_plan  0a1b2c3d4e5f             role read  asked"#]].assert_eq(&as_table(&[row(1, plan("free"), plan("pro")), token]));
+             2026-05-01T00:00:00.000000Z  token ops (0a1b2c)  account.set_plan  0a1b2c3d4e5f             role read  asked"#]].assert_eq(&format!("table:\n{table}"));
     }
 }
