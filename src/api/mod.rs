@@ -5,6 +5,7 @@ mod accept;
 mod accounts;
 mod changes;
 mod check;
+mod exposition;
 mod extract;
 mod problem;
 mod refusal;
@@ -23,6 +24,8 @@ use crate::limit::Limits;
 use crate::persist::Store;
 use tacho_core::domain::time::Timestamp;
 
+pub(crate) use exposition::Expositions;
+
 /// A limit as bodies show it.
 pub(crate) fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '_ {
     refusal::shown(limit)
@@ -31,8 +34,7 @@ pub(crate) fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serial
 /// What the face shows.
 #[derive(Clone)]
 pub(crate) struct Handles {
-    /// The whole registry, in OpenMetrics or in Prometheus' own format.
-    pub metrics: Arc<dyn Fn(bool) -> String + Send + Sync>,
+    pub expositions: Arc<Expositions>,
     /// There once the database could be opened.
     pub store: Arc<OnceLock<Store>>,
     pub limits: Arc<Limits>,
@@ -94,10 +96,9 @@ fn finished(router: Router<Handles>, handles: Handles, guard: &Guard) -> Router 
     router.fallback_service(guard.not_found()).layer(DefaultBodyLimit::max(LARGEST_BODY)).with_state(handles)
 }
 
-/// Writing out many thousand series takes a while, so it is not done where spans are taken.
 async fn metrics(State(handles): State<Handles>, headers: HeaderMap) -> Response {
     let openmetrics = accept::wants_openmetrics(&headers);
-    match tokio::task::spawn_blocking(move || (handles.metrics)(openmetrics)).await {
+    match handles.expositions.text(openmetrics).await {
         Ok(text) => ([(header::CONTENT_TYPE, accept::content_type(openmetrics))], text).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

@@ -14,6 +14,9 @@ use crate::ingest::{self, Intake};
 use crate::listen::{self, Certificates, Common, Listener, Protocol, Tls};
 use crate::metrics::{ConnectionFamilies, Metrics};
 
+/// Files that are not for connections: journal, database, sinks, and some to spare.
+const FILES_FOR_OTHERS: usize = 256;
+
 /// The listening sockets, bound before anything is served.
 pub(super) struct Listeners {
     grpc: Listener,
@@ -29,36 +32,30 @@ pub(super) struct Entrance {
     common: Common,
 }
 
-/// The same, read and found good.
-pub(super) struct NewEntrance {
-    rules: Rules,
-    certificates: Certificates,
-}
-
-impl NewEntrance {
-    pub(super) fn read(config: &Config) -> Result<Self, AppError> {
-        let rules = Rules::read(&config.auth, &config.data_dir)?;
-        Ok(Self { rules, certificates: Certificates::read(&config.tls)? })
-    }
-}
-
 impl Entrance {
-    pub(super) fn replace(&self, new: NewEntrance) {
-        self.guard.replace(new.rules);
-        self.common.tls.replace(new.certificates);
+    pub(super) fn replace_rules(&self, rules: Rules) {
+        if rules.is_insecure() {
+            tracing::warn!("auth.insecure: whoever reaches a listener can send spans and use up limits");
+        }
+        self.guard.replace(rules);
+    }
+
+    pub(super) fn replace_certificates(&self, certificates: Certificates) {
+        self.common.tls.replace(certificates);
     }
 }
 
 impl Listeners {
     /// Bound, with what guards them.
     pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<(Self, Entrance), AppError> {
-        let new = NewEntrance::read(config)?;
+        let rules = Rules::read(&config.auth, &config.data_dir)?;
+        let certificates = Certificates::read(&config.tls)?;
         let listeners = Self::bind(config).await?;
-        listeners.are_guarded(&new)?;
-        let guard = Guard::new(new.rules, metrics.access_refused.clone(), super::now);
+        listeners.are_guarded(&rules)?;
+        let guard = Guard::new(rules, metrics.access_refused.clone(), super::now);
         let ConnectionFamilies { open, ended } = metrics.connections.clone();
-        let max_connections = config.listen.max_connections.get();
-        let common = Common { tls: Tls::new(new.certificates), max_connections, open, ended };
+        let max_connections = listeners.affordable(config.listen.max_connections.get());
+        let common = Common { tls: Tls::new(certificates), max_connections, open, ended };
         Ok((listeners, Entrance { guard, common }))
     }
 
@@ -76,22 +73,38 @@ impl Listeners {
         })
     }
 
+    /// Most connections of each listener, so that all of them together leave files for journal, database and sinks.
+    fn affordable(&self, wanted: usize) -> usize {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let Some(files) = files.and_then(|files| usize::try_from(files).ok()) else { return wanted };
+        let affordable = (files.saturating_sub(FILES_FOR_OTHERS) / self.all().count()).max(1);
+        if affordable < wanted {
+            tracing::warn!(
+                wanted,
+                affordable,
+                files,
+                "fewer connections than listen.max_connections: files are limited"
+            );
+        }
+        affordable.min(wanted)
+    }
+
     fn all(&self) -> impl Iterator<Item = &Listener> {
         [&self.grpc, &self.otlp_http, &self.http].into_iter().chain(&self.metrics)
     }
 
     /// A listener that strangers can reach needs tokens, or that somebody said it is not needed.
-    fn are_guarded(&self, new: &NewEntrance) -> Result<(), AppError> {
+    fn are_guarded(&self, rules: &Rules) -> Result<(), AppError> {
         for listener in self.all() {
             let address = listener.address().map_err(|source| listening(listener.name(), source))?;
             if address.ip().to_canonical().is_loopback() {
                 continue;
             }
             let (name, address) = (listener.name(), address.to_string());
-            if !new.rules.may_leave_loopback() {
+            if !rules.may_leave_loopback() {
                 return Err(AppError::Unguarded { name, address });
             }
-            if new.rules.is_insecure() {
+            if rules.is_insecure() {
                 tracing::warn!(
                     listener = name,
                     address,

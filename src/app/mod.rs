@@ -158,7 +158,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     let over = CancellationToken::new();
     beside.spawn(limits::work(Arc::clone(&limits), config.clone(), Arc::clone(&store), over.clone()));
     let reach = Reach { limits: Arc::clone(&limits), book, entrance: entrance.clone(), filter: orders.filter };
-    beside.spawn(Reloads { reach, metrics: Arc::clone(&metrics), config: config.clone() }.follow(orders.reloads));
+    beside.spawn(Reloads::new(reach, Arc::clone(&metrics), config.clone()).follow(orders.reloads));
     let mut exporting = JoinSet::new();
     exporting.spawn(exports::work(sinks, Arc::clone(&store), Arc::clone(&metrics), over.clone()));
     limits::opened(&limits).await;
@@ -287,7 +287,8 @@ fn handles(
     };
     let exposition =
         move |openmetrics: bool| registry.exposition(if openmetrics { Format::OpenMetrics } else { Format::Text });
-    api::Handles { metrics: Arc::new(exposition), store, limits, not_ready: Arc::new(not_ready), now }
+    let expositions = Arc::new(api::Expositions::new(Arc::new(exposition)));
+    api::Handles { expositions, store, limits, not_ready: Arc::new(not_ready), now }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps times as floats")]

@@ -1,14 +1,17 @@
 //! What changes while the house stands: limits, prices, the log filter, tokens and certificates, all or nothing.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
-use super::listeners::{Entrance, NewEntrance};
-use super::watch::{self, Watch};
+use super::listeners::Entrance;
+use super::watch::{self, Look, Watch};
 use super::{limits, price_book, service};
+use crate::auth::{Rules, admin_token_path};
 use crate::config::Config;
 use crate::limit::Limits;
+use crate::listen::Certificates;
 use crate::metrics::Metrics;
 use crate::telemetry::{Filter, chain};
 use tacho_core::price::PriceBook;
@@ -42,63 +45,85 @@ pub(super) struct Reach {
 }
 
 pub(super) struct Reloads {
-    pub reach: Reach,
-    pub metrics: Arc<Metrics>,
+    reach: Reach,
+    metrics: Arc<Metrics>,
     /// The one in use.
-    pub config: Config,
+    config: Config,
+    /// Whether it is the one last read.
+    is_last: bool,
+    tokens: Watch,
+    certificates: Watch,
 }
 
 impl Reloads {
+    pub(super) fn new(reach: Reach, metrics: Arc<Metrics>, config: Config) -> Self {
+        let (tokens, certificates) = (Watch::new("tokens"), Watch::new("certificates"));
+        Self { reach, metrics, config, is_last: true, tokens, certificates }
+    }
+
     pub(super) async fn follow(mut self, mut reloads: mpsc::Receiver<Reload>) {
-        let mut watch = Watch::of(&self.config);
         loop {
             match tokio::time::timeout(watch::EVERY, reloads.recv()).await {
                 Ok(Some(reload)) => {
                     service::reloading();
                     self.reload(reload);
                     service::reloaded();
-                    watch = Watch::of(&self.config);
                 }
                 Ok(None) => break,
-                Err(_) if watch.has_changed(&self.config) => self.read_again(),
                 Err(_) => {}
             }
+            self.keep_files();
         }
     }
 
     fn reload(&mut self, reload: Reload) {
-        let done = reload.and_then(|config| self.reach.apply(&config).map(|limits| (config, limits)));
-        self.metrics.reloaded.set(i64::from(done.is_ok()));
+        let done = reload.and_then(|config| {
+            let looks = (Look::at(token_files(&config)), Look::at(config.tls.files()));
+            self.reach.apply(&config).map(|limits| (config, limits, looks))
+        });
+        self.is_last = done.is_ok();
         match done {
-            Ok((config, limits)) => {
+            Ok((config, limits, (tokens, certificates))) => {
                 self.config = config;
+                self.tokens.uses(tokens);
+                self.certificates.uses(certificates);
                 tracing::info!(limits, "configuration reloaded");
             }
             Err(error) => tracing::error!(error, "configuration not reloaded; all stays as it was"),
         }
     }
 
-    /// Tokens and certificates, because their files have changed.
-    fn read_again(&self) {
-        match NewEntrance::read(&self.config) {
-            Ok(new) => {
-                self.reach.entrance.replace(new);
-                tracing::info!("tokens and certificates read again");
-            }
-            Err(error) => tracing::error!(error = chain(&error), "tokens and certificates stay as they were"),
-        }
+    /// Tokens and certificates as their files are, each for itself: a certificate that is half replaced must not keep a
+    /// token that was revoked.
+    fn keep_files(&mut self) {
+        let (config, entrance) = (&self.config, &self.reach.entrance);
+        let tokens = self.tokens.keep(Look::at(token_files(config)), || {
+            entrance.replace_rules(Rules::read(&config.auth, &config.data_dir)?);
+            Ok(())
+        });
+        let certificates = self.certificates.keep(Look::at(config.tls.files()), || {
+            entrance.replace_certificates(Certificates::read(&config.tls)?);
+            Ok(())
+        });
+        self.metrics.reloaded.set(i64::from(self.is_last && tokens && certificates));
     }
+}
+
+fn token_files(config: &Config) -> [PathBuf; 2] {
+    [config.auth.tokens_path(&config.data_dir), admin_token_path(&config.data_dir)]
 }
 
 impl Reach {
     /// Everything that can fail first, so that nothing is half changed.
     fn apply(&self, config: &Config) -> Result<usize, String> {
         let book = price_book(config).map_err(|error| error.to_string())?;
-        let entrance = NewEntrance::read(config).map_err(|error| chain(&error))?;
+        let rules = Rules::read(&config.auth, &config.data_dir).map_err(|error| chain(&error))?;
+        let certificates = Certificates::read(&config.tls).map_err(|error| chain(&error))?;
         if let Some(filter) = &self.filter {
             filter.set(&config.telemetry)?;
         }
-        self.entrance.replace(entrance);
+        self.entrance.replace_rules(rules);
+        self.entrance.replace_certificates(certificates);
         self.book.replace(book);
         let rules = limits::rules(config);
         let many = rules.len();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{NoToken, Role, Token, TokenHash};
+use crate::rights;
 use tacho_core::domain::time::Timestamp;
 
 /// One token that was handed out.
@@ -80,7 +81,8 @@ impl TokensFile {
 
     /// Takes out the tokens with this id or name; answers them.
     pub fn remove(&self, named: &str) -> Result<Vec<Entry>, BadTokens> {
-        let is_meant = |entry: &Entry| entry.name == named || entry.sha256.id() == named;
+        // Tokens without a name are named by their ids alone.
+        let is_meant = |entry: &Entry| !named.is_empty() && (entry.name == named || entry.sha256.id() == named);
         let mut removed = Vec::new();
         self.change(|entries| removed = entries.extract_if(.., |entry| is_meant(entry)).collect())?;
         Ok(removed)
@@ -88,17 +90,19 @@ impl TokensFile {
 
     /// One at a time, and whole: no reader sees half of it, and a crash leaves the old file or the new one.
     fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) -> Result<(), BadTokens> {
+        // Of a link the file that it leads to is replaced.
+        let target = fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone());
         let beside = |end: &str| {
-            let mut path = self.0.clone();
+            let mut path = target.clone();
             path.as_mut_os_string().push(end);
             path
         };
         let io = |error| self.failed(error);
-        if let Some(folder) = self.0.parent().filter(|folder| *folder != Path::new("")) {
-            fs::create_dir_all(folder).map_err(io)?;
-        }
+        let folder = target.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(io)?;
         let lock = private().write(true).create(true).truncate(false).open(beside(".lock")).map_err(io)?;
         lock.lock().map_err(io)?;
+        rights::share_owner(&beside(".lock"), folder).map_err(io)?;
         let mut entries = self.read()?;
         change(&mut entries);
         let text = toml::to_string(&Content { tokens: entries }).expect("entries are texts under names that are texts");
@@ -107,7 +111,10 @@ impl TokensFile {
             let mut file = private().write(true).create(true).truncate(true).open(&new)?;
             file.write_all(format!("{HEAD}\n{text}").as_bytes())?;
             file.sync_all()?;
-            fs::rename(&new, &self.0)
+            // Of root, who makes a token for a service that runs as another user.
+            let owner = if target.exists() { &target } else { folder };
+            rights::share_owner(&new, owner)?;
+            fs::rename(&new, &target)
         };
         write().map_err(io)
     }
@@ -117,9 +124,14 @@ impl TokensFile {
     }
 }
 
+/// Where the admin token of a data folder lies.
+pub fn admin_token_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(NAME)
+}
+
 /// The admin token of this data folder; the first time it is asked for, it is made.
 pub fn admin_token(data_dir: &Path) -> Result<Token, BadTokens> {
-    let path = data_dir.join(NAME);
+    let path = admin_token_path(data_dir);
     let failed = |source| BadTokens::Io { path: path.clone(), source };
     let bad = |source| BadTokens::Admin { path: path.clone(), source };
     match fs::read_to_string(&path) {

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -23,7 +24,7 @@ pub enum Need {
 }
 
 /// How a request reached us; an extension of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Connection {
     /// Name of the listener; metric label.
     pub listener: &'static str,
@@ -31,6 +32,8 @@ pub struct Connection {
     pub over_loopback: bool,
     /// A certificate is wanted, and its client has shown none.
     pub lacks_certificate: bool,
+    /// Whether a role was granted to a request of it. A stranger's connection makes room for others first.
+    pub was_let_in: Arc<AtomicBool>,
 }
 
 /// Whose token a request came with; an extension of those that needed one.
@@ -133,11 +136,14 @@ impl Guard {
     pub(super) fn look(
         &self,
         need: Need,
-        connection: Connection,
+        connection: &Connection,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Option<Caller>, Refused> {
         let looked = self.rules().look(need, connection, uri, headers, (self.0.now)());
+        if looked.is_ok() && need.role().is_some() {
+            connection.was_let_in.store(true, Ordering::Relaxed);
+        }
         if let Err(why) = looked {
             self.0.refused.with_label_values(&[connection.listener, why.label()]).inc();
             tracing::debug!(listener = connection.listener, reason = why.label(), path = uri.path(), "request refused");
@@ -150,7 +156,7 @@ impl Rules {
     pub(super) fn look(
         &self,
         need: Need,
-        connection: Connection,
+        connection: &Connection,
         uri: &Uri,
         headers: &HeaderMap,
         now: Timestamp,

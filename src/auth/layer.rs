@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::response::Response;
@@ -58,9 +59,14 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // Of what did not come through a listener nothing good is known.
-        let unknown = Connection { listener: "none", over_loopback: false, lacks_certificate: true };
-        let connection = request.extensions().get().copied().unwrap_or(unknown);
-        match self.guard.look(self.need, connection, request.uri(), request.headers()) {
+        let unknown = || Connection {
+            listener: "none",
+            over_loopback: false,
+            lacks_certificate: true,
+            was_let_in: Arc::default(),
+        };
+        let connection = request.extensions().get().cloned().unwrap_or_else(unknown);
+        match self.guard.look(self.need, &connection, request.uri(), request.headers()) {
             Ok(caller) => {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);

@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use file::{BadTokens, Entry, TokensFile, admin_token};
+pub use file::{BadTokens, Entry, TokensFile, admin_token, admin_token_path};
 pub use guard::{Caller, Connection, Guard, Need, Rules};
 pub use hosts::Host;
 pub use layer::Guarded;
 pub use problem::{problem, wrong_method};
-pub use refusal::Refused;
+use refusal::Refused;
 pub use token::{NoToken, Token, TokenHash};
 
 /// What a token is for. Each role includes nothing of the others but `admin`, which has all.

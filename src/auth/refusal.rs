@@ -11,7 +11,7 @@ use super::problem::problem;
 use super::{Need, Role};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub(super) enum Refused {
     #[error("the host that the request names is none of this Tacho's: use its address, or add the name to auth.hosts")]
     Host,
     #[error("a page in a browser may not make requests here")]
@@ -35,7 +35,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Refused {
     /// Metric label.
-    pub fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Host => "host",
             Self::CrossSite => "cross_site",
@@ -60,9 +60,7 @@ impl Refused {
     /// As gRPC where the request is gRPC, else as a problem.
     pub(super) fn respond(self, request: &HeaderMap) -> Response {
         let kind = request.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let mut response = if kind.starts_with(b"application/grpc") { self.as_grpc() } else { self.as_http() };
-        response.extensions_mut().insert(self);
-        response
+        if kind.starts_with(b"application/grpc") { self.as_grpc() } else { self.as_http() }
     }
 
     fn as_http(self) -> Response {

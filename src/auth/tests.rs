@@ -42,20 +42,29 @@ impl Tokens {
     }
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+struct Place {
+    over_loopback: bool,
+    lacks_certificate: bool,
+}
+
 /// Who it was or why not.
-fn ask(rules: &Rules, need: Need, connection: Connection, headers: &[(&'static str, &str)]) -> String {
+fn ask(rules: &Rules, need: Need, place: Place, headers: &[(&'static str, &str)]) -> String {
     let headers =
         headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
     let headers: HeaderMap = headers.collect();
-    match rules.look(need, connection, &Uri::from_static("/x"), &headers, NOW) {
+    let Place { over_loopback, lacks_certificate } = place;
+    let connection = Connection { listener: "http", over_loopback, lacks_certificate, was_let_in: Default::default() };
+    match rules.look(need, &connection, &Uri::from_static("/x"), &headers, NOW) {
         Ok(None) => "free".to_owned(),
         Ok(Some(caller)) => caller.name.to_string(),
         Err(why) => why.label().to_owned(),
     }
 }
 
-const NEAR: Connection = Connection { listener: "http", over_loopback: true, lacks_certificate: false };
-const FAR: Connection = Connection { over_loopback: false, ..NEAR };
+const NEAR: Place = Place { over_loopback: true, lacks_certificate: false };
+const FAR: Place = Place { over_loopback: false, ..NEAR };
 const READ: Need = Need::Role(Role::Read);
 
 #[test]
@@ -82,7 +91,7 @@ fn what_a_role_needs_depends_on_where_it_is_asked() {
     assert_eq!(with(Role::Admin), "free admin admin admin admin admin");
     let expired = format!("Bearer {}", tokens.expired.reveal());
     assert_eq!(row(FAR, &[("authorization", &expired)]).matches("expired_token").count(), 5);
-    let without = Connection { lacks_certificate: true, ..NEAR };
+    let without = Place { lacks_certificate: true, ..NEAR };
     assert_eq!(row(without, &[]).matches("no_certificate").count(), 5);
 }
 

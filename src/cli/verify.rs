@@ -77,7 +77,11 @@ pub(super) fn account(tenant: &str, user: &str) -> String {
 
 /// Others choose these names: none may break a line or steer a terminal.
 pub(super) fn plain(name: &str) -> String {
-    let shown = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    let turns =
+        |letter: char| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |letter: char| {
+        if letter.is_control() || turns(letter) { letter.escape_default().to_string() } else { letter.into() }
+    };
     name.chars().map(shown).collect()
 }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use axum::routing::any;
 use bytes::{Buf, BufMut, Bytes};
 use http_body_util::BodyExt;
 use tonic::body::Body;
@@ -11,6 +12,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use tower_layer::Layer as _;
 
 use super::coming::Unread;
 use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
@@ -30,7 +32,11 @@ pub fn router(intake: Intake, guard: &Guard) -> axum::Router {
         .route_service(METRICS, metrics)
         .route_service(LOGS, logs)
         .layer(guard.before(Need::Role(Role::Ingest)))
-        .fallback(|| async { Status::unimplemented("not an OTLP service").into_http::<axum::body::Body>() })
+        .fallback_service(guard.before(Need::Nothing).layer(any(unknown)))
+}
+
+async fn unknown() -> http::Response<axum::body::Body> {
+    Status::unimplemented("not an OTLP service").into_http()
 }
 
 #[derive(Clone, Copy)]

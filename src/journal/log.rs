@@ -192,10 +192,14 @@ pub(super) fn firsts(disk: &impl Disk) -> io::Result<Vec<Lsn>> {
     Ok(firsts)
 }
 
-/// Whether there was no room: that passes, and nothing is lost by it.
+/// Whether there was no room, or no file descriptor left: that passes, and nothing is lost by it.
 fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    use rustix::io::Errno;
+    let is_short = || {
+        error.raw_os_error().is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
+    };
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) || is_short()
 }
 
 /// Looks through the last segment, the only one that can be torn, and cuts it where it is. The number of the next frame, and

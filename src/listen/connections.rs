@@ -20,7 +20,7 @@ struct Entry {
     /// Requests that are being answered.
     busy: AtomicU32,
     has_asked: AtomicBool,
-    was_let_in: AtomicBool,
+    was_let_in: Arc<AtomicBool>,
     last_used: AtomicU64,
     displaced: CancellationToken,
 }
@@ -95,6 +95,11 @@ impl Place {
         self.entry.displaced.cancelled().await;
     }
 
+    /// To be set when a request of it is let in.
+    pub(super) fn was_let_in(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.entry.was_let_in)
+    }
+
     /// Whether a request has come over it yet.
     pub(super) fn has_asked(&self) -> bool {
         self.entry.has_asked.load(Relaxed)
@@ -104,13 +109,6 @@ impl Place {
         self.entry.busy.fetch_add(1, Relaxed);
         self.entry.has_asked.store(true, Relaxed);
         Busy { entry: Arc::clone(&self.entry), connections: Arc::clone(&self.connections) }
-    }
-}
-
-impl Busy {
-    /// It was answered, and not refused.
-    pub(super) fn was_let_in(&self) {
-        self.entry.was_let_in.store(true, Relaxed);
     }
 }
 
@@ -147,7 +145,8 @@ mod tests {
     fn strangers_make_room_before_those_who_were_let_in() {
         let connections = Connections::new(3);
         let [(known, _), (busy, _), (stranger, _)] = [(); 3].map(|()| place(connections.enter()));
-        known.begin().was_let_in();
+        known.was_let_in().store(true, Relaxed);
+        drop(known.begin());
         let under_way = busy.begin();
         // The stranger is the youngest, and still the one that goes.
         let (second, made) = place(connections.enter());

@@ -24,10 +24,11 @@ use tower_service::Service as _;
 
 use super::connections::{Connections, Place, Room};
 use super::{Common, Listener, Protocol};
-use crate::auth::{Connection, Refused};
+use crate::auth::Connection;
 
 /// For the head of a request, which is also how long a connection over HTTP/1.1 may be idle.
-const HEAD: Duration = Duration::from_secs(30);
+/// None of the usual intervals of exporters and scrapers, as a request can cross with the end.
+const HEAD: Duration = Duration::from_secs(40);
 /// Until TLS is agreed on.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that takes nothing of its answer for so long is gone.
@@ -37,8 +38,8 @@ const LARGEST_HEAD: usize = 32 * 1024;
 /// A client over HTTP/2 is asked so often whether it is still there, and has so long to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Exporters send bodies of some hundred KiB; with the 64 KiB that HTTP/2 starts with they would wait for every one.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 /// A browser neither runs an answer as a script of another site's page, nor hands it to that page as an image or style.
 /// Of such requests it tells nothing where it holds the address for far away, as `0.0.0.0`, so that they cannot all be
 /// refused.
@@ -157,7 +158,8 @@ impl Serving {
             tracing::debug!(%error, "no TCP_NODELAY on a connection");
         }
         let over_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        let mut connection = Connection { listener: self.name, over_loopback, lacks_certificate: false };
+        let mut connection =
+            Connection { listener: self.name, over_loopback, lacks_certificate: false, was_let_in: place.was_let_in() };
         let Some((acceptor, wants_clients)) = self.common.tls.acceptor(self.protocol) else {
             return self.answer(stream, connection, place, stop).await;
         };
@@ -261,14 +263,12 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.place.begin();
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.connection);
+        request.extensions_mut().insert(self.connection.clone());
         let answer = self.router.clone().call(request);
         Box::pin(async move {
             let mut response = answer.await?;
             response.headers_mut().extend(FOR_BROWSERS);
-            if response.status().is_success() && response.extensions().get::<Refused>().is_none() {
-                busy.was_let_in();
-            }
+            drop(busy);
             Ok(response)
         })
     }

@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("decode", &[]),
     ("assemble", &[]),
     ("price", &[]),
-    ("auth", &["telemetry"]),
+    ("auth", &["rights", "telemetry"]),
     ("listen", &["auth", "telemetry"]),
     ("ingest", &["auth", "decode", "telemetry"]),
     ("journal", &["telemetry"]),
