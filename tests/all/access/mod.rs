@@ -306,6 +306,29 @@ async fn a_listener_beyond_loopback_needs_tokens() {
     running.stop();
 }
 
+/// A certificate that is half replaced, and a configuration that is no good, keep no token that was taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_goes_whatever_else_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = tacho(folder.path(), &["token", "new", "read", "--name", "old"]).unwrap();
+    let running = start(folder.path(), &[]);
+    let usage = async || post(JSON, "").method("GET").path("/v1/usage").token(&token).send(running.http).await.status();
+    assert_eq!(usage().await, 200);
+    std::fs::write(folder.path().join("tacho.toml"), "no = configuration").unwrap();
+    running.signal("-HUP");
+    tacho(folder.path(), &["--config", "/dev/null", "token", "revoke", "old"]).unwrap();
+    running.signal("-HUP");
+    let begun = std::time::Instant::now();
+    while usage().await != 401 {
+        assert!(begun.elapsed().as_secs() < 30, "{}", running.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let metrics = post(JSON, "").method("GET").path("/metrics").send(running.http).await.text();
+    assert!(metrics.contains("tacho_config_last_reload_successful 0"));
+    assert!(tacho(folder.path(), &["--config", "/dev/null", "token", "revoke", ""]).is_err());
+    running.stop();
+}
+
 /// What is given out works at once and what is taken back is refused within seconds, or at once by HUP; each is in the audit log.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_come_and_go_while_it_runs() {

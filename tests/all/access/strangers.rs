@@ -1,6 +1,7 @@
 //! Strangers who want to be a nuisance, and a bot beside them that must not notice.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -211,5 +212,29 @@ async fn a_flood_of_wrong_tokens_is_counted_and_harms_nobody() {
     let counted = metric(&running, "tacho_access_refused_total{listener=\"http\",reason=\"wrong_token\"}").await;
     assert_eq!(counted, CLIENTS * EACH);
     assert!(!running.log().contains("tacho_read_0"), "a token is in the log");
+    running.stop();
+}
+
+/// With few files the listeners take fewer connections, so that the journal can always be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_leaves_files_for_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut few = Command::new("prlimit");
+    few.args(["--nofile=400:400", env!("CARGO_BIN_EXE_tacho")]);
+    let url = format!("sqlite:{}", folder.path().join("tacho.db").display());
+    let running = Tacho::start_by(few, folder.path(), &url, &[("TACHO_JOURNAL__MAX_SIZE", "8MiB")]);
+    assert!(running.log().contains("files are limited"), "{}", running.log());
+    let mut bot = Bot::of(&running).await;
+    let mut idle = Vec::new();
+    for _ in 0..600 {
+        idle.push(TcpStream::connect(running.http).await.unwrap());
+    }
+    // Large enough that segments of the journal are opened and removed.
+    let many: Vec<_> = (0..2_000).map(|_| span::good()).collect();
+    for _ in 0..20 {
+        assert_eq!(call(span::protobuf(many.clone())).send(running.grpc).await, "Ok");
+        bot.works().await;
+    }
+    assert!(!running.log().contains("journal cannot be written"), "{}", running.log());
     running.stop();
 }

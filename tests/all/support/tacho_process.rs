@@ -19,10 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Tacho {
     /// Starts in `folder` with debug logs in `tacho.log` there.
     pub(crate) fn start(folder: &Path, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_tacho")), folder, database_url, settings)
+    }
+
+    /// Likewise by a command that starts what is given to it as arguments.
+    pub(crate) fn start_by(mut by: Command, folder: &Path, database_url: &str, settings: &[(&str, &str)]) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("tacho.log")).unwrap();
         let told = folder.join("listen.json");
         drop(std::fs::remove_file(&told));
-        let process = Command::new(env!("CARGO_BIN_EXE_tacho"))
+        let process = by
             .arg("run")
             .current_dir(folder)
             .env("TACHO_DATA_DIR", folder)
