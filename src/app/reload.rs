@@ -65,9 +65,9 @@ impl Reloads {
         loop {
             match tokio::time::timeout(watch::EVERY, reloads.recv()).await {
                 Ok(Some(reload)) => {
-                    service::reloading();
+                    service::reloading().await;
                     self.reload(reload);
-                    service::reloaded();
+                    service::reloaded().await;
                 }
                 Ok(None) => break,
                 Err(_) => {}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -62,30 +62,41 @@ pub(super) fn serving(watched: Watched) -> JoinSet<()> {
     let mut task = JoinSet::new();
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
         let watchdog = sd_notify::watchdog_enabled();
-        tell(&[NotifyState::Ready]);
+        drop(tell([NotifyState::Ready]));
         task.spawn(watched.look(watchdog));
     }
     task
 }
 
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    drop(tell([NotifyState::Stopping, NotifyState::Status("draining")]));
 }
 
 /// To be followed by `reloaded`, whatever comes of it.
-pub(super) fn reloading() {
+pub(super) async fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => told([NotifyState::Reloading, now]).await,
         Err(error) => tracing::debug!(%error, "service manager not told of the reload"),
     }
 }
 
-pub(super) fn reloaded() {
-    tell(&[NotifyState::Ready]);
+pub(super) async fn reloaded() {
+    told([NotifyState::Ready]).await;
 }
 
-fn tell(what: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(what) {
+/// On a thread that may wait: the socket takes a few messages until the manager reads them, and nothing here may stand
+/// still because it does not.
+fn tell<const N: usize>(what: [NotifyState<'static>; N]) -> JoinHandle<()> {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = sd_notify::notify(&what) {
+            tracing::debug!(%error, "service manager not told");
+        }
+    })
+}
+
+/// Each message is on its way before the next is thought of.
+async fn told<const N: usize>(what: [NotifyState<'static>; N]) {
+    if let Err(error) = tell(what).await {
         tracing::debug!(%error, "service manager not told");
     }
 }
@@ -105,11 +116,11 @@ impl Watched {
             if let Some(fault) = fault {
                 tracing::error!(fault, "the pipeline does not work; the watchdog will see that");
             } else if watchdog.is_some() {
-                tell(&[NotifyState::Watchdog]);
+                told([NotifyState::Watchdog]).await;
             }
             let status = fault.unwrap_or_else(|| self.status());
             if (status != said || fault.is_some()) && !self.closing.is_cancelled() {
-                tell(&[NotifyState::Status(status)]);
+                told([NotifyState::Status(status)]).await;
                 said = status;
             }
         }

@@ -108,7 +108,7 @@ async fn a_fresh_debian_installs_runs_and_forgets_it_but_keeps_the_records() {
         assert!(installed.contains(file), "{file} is missing");
     }
     assert_eq!(debian.run("stat", &["--format=%U:%G %a", "/etc/tacho/tacho.toml"]), "root:tacho 640\n");
-    assert_eq!(debian.run("stat", &["--format=%U:%G %a", "/var/lib/tacho"]), "tacho:tacho 750\n");
+    assert_eq!(debian.run("stat", &["--format=%U:%G %a", "/var/lib/tacho"]), "tacho:tacho 700\n");
     assert_eq!(debian.run("tacho", &["--version"]), concat!("tacho ", env!("CARGO_PKG_VERSION"), "\n"));
 
     let place = run(&debian);

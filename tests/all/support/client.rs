@@ -86,7 +86,10 @@ impl Ask {
         }
         head += &format!("content-length: {}\r\n\r\n", self.body.len());
         // An early answer may close the connection before the body is out.
-        let sent = connection.write_all(&[head.as_bytes(), &self.body].concat()).await;
+        let sent = match connection.write_all(head.as_bytes()).await {
+            Ok(()) => connection.write_all(&self.body).await,
+            failed => failed,
+        };
         let mut answer = Vec::new();
         let read = connection.read_to_end(&mut answer).await;
         Answer::parse(&answer).ok_or_else(|| format!("sent: {sent:?}, read: {read:?}"))
