@@ -87,9 +87,9 @@ pub enum AppError {
     Stage,
 }
 
-/// How long the doors may take to answer what they have begun.
-const DOORS: Duration = Duration::from_secs(5);
-/// How long the pipeline behind the doors may take.
+/// How long the listeners may take to answer what they have begun.
+const LISTENERS: Duration = Duration::from_secs(5);
+/// How long the pipeline behind them may take.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long the store of limits and the sinks may take; together under the 30 s after which orchestrators kill.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -110,7 +110,7 @@ pub struct Orders<S> {
     pub filter: Option<Filter>,
 }
 
-/// Runs until `stop` ends, then drains: the doors close first, then each stage finishes what the one before it left.
+/// Runs until `stop` ends, then drains: the listeners close first, then each stage finishes what the one before it left.
 /// What does not reach the database in time stays in the journal, and is written after the next start.
 pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Result<(), AppError> {
     check(&config)?;
@@ -192,7 +192,7 @@ async fn close_listeners(served: &TaskTracker, closing: &CancellationToken) {
     tracing::info!("draining");
     service::stopping();
     closing.cancel();
-    if tokio::time::timeout(DOORS, served.wait()).await.is_err() {
+    if tokio::time::timeout(LISTENERS, served.wait()).await.is_err() {
         tracing::warn!("some clients were still sending");
     }
 }

@@ -123,11 +123,6 @@ impl Guard {
         *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
-    /// The configuration in force.
-    pub fn config(&self) -> AuthConfig {
-        self.rules().config.clone()
-    }
-
     fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.0.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -146,7 +141,7 @@ impl Guard {
         }
         if let Err(why) = looked {
             self.0.refused.with_label_values(&[connection.listener, why.label()]).inc();
-            tracing::debug!(listener = connection.listener, reason = why.label(), path = uri.path(), "request refused");
+            tracing::debug!(listener = connection.listener, reason = why.label(), "request refused");
         }
         looked
     }

@@ -1,4 +1,4 @@
-//! The door for spans: OTLP over gRPC and HTTP, protobuf and JSON. It takes a slot, reads the body into a usage
+//! The way in for spans: OTLP over gRPC and HTTP, protobuf and JSON. It takes a slot, reads the body into a usage
 //! extract, has it kept and answers. It never keeps data of its own and never copies an attribute that is not on the
 //! list.
 
