@@ -91,8 +91,10 @@ pub enum AppError {
 const LISTENERS: Duration = Duration::from_secs(5);
 /// How long the pipeline behind them may take.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long the store of limits and the sinks may take; together under the 30 s after which orchestrators kill.
+/// How long the store of limits and the sinks may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
+/// How long a stop may take as a whole: under the 30 s after which orchestrators kill.
+pub const LONGEST_STOP: Duration = LISTENERS.saturating_add(DRAIN).saturating_add(LAST_WORD);
 
 /// The one place where the house reads the clock.
 #[expect(clippy::disallowed_methods, reason = "app hands the time to the stages, which read none")]
