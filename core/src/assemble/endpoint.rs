@@ -2,15 +2,29 @@
 
 use crate::domain::facts::{Facts, Field};
 
-/// Route template, else the route in the server span's name, else the path with its ids folded. Never a query.
+/// What all requests are that no route of the bot took: scanners try thousands of paths, and none is an endpoint.
+const UNMATCHED: &str = "unmatched";
+
+/// Route template, else the route in the server span's name, else the path with its ids folded. Never a query. Where the
+/// answer was that there is no such route, or not with this method, it is `UNMATCHED`.
 pub(super) fn endpoint(facts: &Facts) -> Option<Box<str>> {
     if let Some(route) = facts.text(Field::HttpRoute) {
         return Some(route.into());
     }
+    let path = facts.text(Field::HttpPath);
     let name = facts.text(Field::Name).and_then(|name| name.split_once(' ')).map(|(_, route)| route.trim());
     let route =
         name.filter(|route| route.starts_with('/')).map(|route| route.split(['?', '#']).next().unwrap_or(route));
-    route.or_else(|| facts.text(Field::HttpPath)).map(|path| fold_ids(path).into())
+    if matches!(facts.number(Field::HttpStatus), Some(404 | 405)) && !route.is_some_and(is_template) {
+        // Some instrumentations put the path that was asked for into the name: only a template is surely a route.
+        return Some(UNMATCHED.into());
+    }
+    route.or(path).map(|path| fold_ids(path).into())
+}
+
+/// Whether a segment of it is a parameter.
+fn is_template(route: &str) -> bool {
+    route.split('/').any(|segment| parameter(segment).is_some())
 }
 
 /// `/users/4711/files/report` → `/users/{id}/files/report`.
@@ -35,14 +49,34 @@ fn is_id(segment: &str) -> bool {
     is_number || is_hex || segment.len() > LONGEST_WORD
 }
 
-/// The value that the path has where the template says `{agent_id}`, in any framework's spelling.
+/// The value that the path has where the template says `{agent_id}`, in any framework's spelling; a parameter that is
+/// just `id` is the agent's behind a segment `agents`. Django's templates have no leading slash.
 pub(super) fn agent_in_path<'p>(template: &str, path: &'p str) -> Option<&'p str> {
-    let names_agent = |segment: &str| {
-        let name: String = segment.chars().filter(char::is_ascii_alphabetic).collect();
-        segment.starts_with(['{', ':', '<']) && name.to_ascii_lowercase().starts_with("agent")
+    let segments: Vec<&str> = template.trim_start_matches(['/', '^']).split('/').collect();
+    let names_agent = |(place, segment): (usize, &&str)| {
+        let letters = |name: &str| name.chars().filter(char::is_ascii_alphabetic).collect::<String>();
+        let name = parameter(segment).map(letters)?.to_ascii_lowercase();
+        let before = place.checked_sub(1).map(|before| segments[before].to_ascii_lowercase());
+        let is_agents = matches!(before.as_deref(), Some("agent" | "agents"));
+        (name.starts_with("agent") || (is_agents && name == "id")).then_some(place)
     };
-    let place = template.split('/').position(names_agent)?;
-    path.split('/').nth(place).filter(|value| !value.is_empty())
+    let place = segments.iter().enumerate().find_map(names_agent)?;
+    path.strip_prefix('/').unwrap_or(path).split('/').nth(place).filter(|value| !value.is_empty())
+}
+
+/// The name of the parameter that a segment is: `{id}`, `{id:path}`, `:id`, `:id(\\d+)`, `<id>`, `<str:id>`, `(?P<id>…)`.
+fn parameter(segment: &str) -> Option<&str> {
+    let cut = |name: &'_ str| name.find(['}', '>', ':', '(', '?', '*', '+']).unwrap_or(name.len());
+    let name = if let Some(name) = segment.strip_prefix(['{', ':']) {
+        name
+    } else if let Some(name) = segment.strip_prefix("(?P<") {
+        name
+    } else {
+        // The type stands before the name.
+        let name = segment.strip_prefix('<')?;
+        name.rsplit_once(':').map_or(name, |(_, name)| name)
+    };
+    Some(&name[..cut(name)]).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -70,5 +104,25 @@ mod tests {
         assert_eq!(agent_in_path("/agents/:agentId/invoke", "/agents/a-7/invoke"), Some("a-7"));
         assert_eq!(agent_in_path("/agents/<agent>/x", "/agents//x"), None);
         assert_eq!(agent_in_path("/users/{id}", "/users/7"), None);
+    }
+
+    #[test]
+    fn the_agent_is_found_in_the_routes_of_every_framework() {
+        for template in [
+            "agents/<str:agent_id>/invoke",
+            "^agents/(?P<agent_id>\\w+)/invoke$",
+            "/agents/<agent>/invoke",
+            "/agents/{agent_id:path}/invoke",
+            "/agents/:agentId(\\w+)/invoke",
+            "/agents/:id/invoke",
+            "/agent/{id}/invoke",
+            "agents/<uuid:id>/invoke",
+        ] {
+            assert_eq!(agent_in_path(template, "/agents/support/invoke"), Some("support"), "{template}");
+        }
+        assert_eq!(agent_in_path("/v1/agents/:id/runs/:id", "/v1/agents/a7/runs/9"), Some("a7"));
+        for template in ["/chats/:id/invoke", "/agents/:name", "/agents/support/:id", "/agents/agent_id"] {
+            assert_eq!(agent_in_path(template, "/agents/support/invoke"), None, "{template}");
+        }
     }
 }

@@ -163,6 +163,29 @@ fn a_query_in_a_name_is_cut_off() {
 }
 
 #[test]
+fn what_no_route_took_is_one_endpoint() {
+    let asked = |status, name| {
+        let http = server(1).without(Field::HttpRoute).text(Field::HttpPath, "/wp-login.php");
+        http.text(Field::Name, name).number(Field::HttpStatus, status)
+    };
+    let endpoint = |http: Sketch| {
+        let resolution = resolve(&[http], false);
+        resolution.requests[0].record.endpoint.as_deref().unwrap_or_default().to_owned()
+    };
+    for (status, name, expected) in [
+        (404, "GET", "unmatched"),
+        (405, "GET", "unmatched"),
+        (404, "GET /wp-login.php", "unmatched"),
+        (404, "GET /agents/{agent_id}", "/agents/{agent_id}"),
+        (403, "GET", "/wp-login.php"),
+    ] {
+        assert_eq!(endpoint(asked(status, name)), expected, "{status} {name}");
+    }
+    let routed = server(1).text(Field::HttpPath, "/chat").number(Field::HttpStatus, 404);
+    assert_eq!(endpoint(routed), "/chat");
+}
+
+#[test]
 fn ignored_requests_leave_no_record_unless_they_called() {
     let health = || server(1).text(Field::HttpMethod, "GET").text(Field::HttpRoute, "/healthz");
     check([health()], expect![[""]]);
