@@ -9,6 +9,7 @@ mod exposition;
 mod extract;
 mod problem;
 mod refusal;
+mod spreadsheet;
 mod usage;
 
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use crate::persist::Store;
 use tacho_core::domain::time::Timestamp;
 
 pub(crate) use exposition::Expositions;
+pub(crate) use spreadsheet::text as spreadsheet_text;
 
 /// A limit as bodies show it.
 pub(crate) fn limit_body(limit: &crate::limit::LimitState) -> impl serde::Serialize + '_ {

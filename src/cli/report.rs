@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::api::spreadsheet_text;
 use crate::config::Config;
 use crate::persist::{Group, PersistError, RecordFilter, Store, SummaryRow};
 use tacho_core::domain::money::NanoUsd;
@@ -84,7 +85,8 @@ pub(super) fn time(text: &str, now: Timestamp) -> Result<Timestamp, ReportError>
 
 fn as_csv(rows: &[SummaryRow]) -> Result<String, ReportError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    rows.iter().try_for_each(|row| writer.serialize(row))?;
+    let plain = |row: &SummaryRow| SummaryRow { group: spreadsheet_text(&row.group), ..row.clone() };
+    rows.iter().try_for_each(|row| writer.serialize(plain(row)))?;
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -116,6 +118,9 @@ fn as_table(group: Group, rows: &[SummaryRow]) -> String {
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let (unknown, unpriced) = (sum.unknown_usage_calls, sum.unpriced_calls);
     let mut text = format!("{}\n", table.trim_fmt());
+    if rows.iter().chain([&sum]).any(is_cut) {
+        text += &format!("{} is the greatest number: the sum is higher than shown\n", grouped(i64::MAX));
+    }
     if unknown > 0 {
         text += &format!("{unknown} calls did not report their usage: tokens and cost are higher than shown\n");
     }
@@ -123,6 +128,12 @@ fn as_table(group: Group, rows: &[SummaryRow]) -> String {
         text += &format!("{unpriced} calls have no price: the cost is higher than shown\n");
     }
     text
+}
+
+/// Whether a sum of it stands at the greatest number.
+fn is_cut(row: &SummaryRow) -> bool {
+    let tokens = [row.input_tokens, row.output_tokens, row.cached_input_tokens, row.total_tokens];
+    tokens.contains(&i64::MAX) || row.cost_nanousd == Some(i64::MAX)
 }
 
 fn cells(row: &SummaryRow) -> Vec<String> {
@@ -195,6 +206,28 @@ mod tests {
         "]]
         .assert_eq(&as_csv(&rows).unwrap());
         assert!(as_table(Group::Model, &rows).trim_start().starts_with("model "));
+    }
+
+    #[test]
+    fn no_name_is_a_formula_in_a_spreadsheet() {
+        let named = |group: &str| {
+            let row = SummaryRow {
+                group: group.to_owned(),
+                cost_nanousd: Some(-5),
+                avg_duration_ms: 1.5,
+                ..sum(Group::User, &[])
+            };
+            as_csv(&[row]).unwrap().lines().nth(1).unwrap().to_owned()
+        };
+        assert_eq!(named("=HYPERLINK(1)"), "'=HYPERLINK(1),0,0,0,0,0,0,0,-5,0,0,1.5");
+        assert_eq!(named("ann-1"), "ann-1,0,0,0,0,0,0,0,-5,0,0,1.5");
+    }
+
+    #[test]
+    fn a_sum_that_is_cut_is_said_to_be() {
+        let row = |tokens| SummaryRow { total_tokens: tokens, ..sum(Group::User, &[]) };
+        let said = |rows: &[SummaryRow]| as_table(Group::User, rows).contains("the sum is higher than shown");
+        assert!(!said(&[row(7)]) && said(&[row(i64::MAX)]) && said(&[row(i64::MAX - 1), row(1)]));
     }
 
     #[test]
