@@ -243,7 +243,7 @@ impl Writer {
 
     fn priced(&self, mut request: Request) -> Request {
         for call in &mut request.calls {
-            call.cost = self.charge(call);
+            call.cost = self.charge(call).plausible();
             call.reported_cost = None;
         }
         request.record.totals = Totals::of(&request.calls);

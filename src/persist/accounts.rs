@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::PersistError;
 use super::rows::Values;
 use super::store::Tx;
+use super::sums::sum_or_zero;
 use super::value::Kind::{Int, Text, Time};
 use super::value::{Kind, Row, Value};
 use tacho_core::domain::account::{AccountId, Standing, Used};
@@ -175,14 +176,17 @@ pub(super) async fn count(
         values.push(Value::time(start));
         values
     };
-    let sql = "WITH wanted (tenant, user_id, period) AS ({rows}) \
-               SELECT w.tenant, w.user_id, (SELECT COUNT(*) FROM usage_records f \
-               WHERE f.tenant = w.tenant AND f.user_id = w.user_id AND f.free_request), \
-               COUNT(CASE WHEN NOT r.free_request THEN 1 END), CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT), \
-               CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT) FROM wanted w LEFT JOIN usage_records r \
-               ON r.tenant = w.tenant AND r.user_id = w.user_id AND r.started_at >= w.period GROUP BY w.tenant, w.user_id";
+    let sql = format!(
+        "WITH wanted (tenant, user_id, period) AS ({{rows}}) \
+         SELECT w.tenant, w.user_id, (SELECT COUNT(*) FROM usage_records f \
+         WHERE f.tenant = w.tenant AND f.user_id = w.user_id AND f.free_request), \
+         COUNT(CASE WHEN NOT r.free_request THEN 1 END), {}, {} FROM wanted w LEFT JOIN usage_records r \
+         ON r.tenant = w.tenant AND r.user_id = w.user_id AND r.started_at >= w.period GROUP BY w.tenant, w.user_id",
+        sum_or_zero("r.total_tokens"),
+        sum_or_zero("r.cost_nanousd")
+    );
     let mut counted = FxHashMap::default();
-    for row in tx.bulk(sql, &[Text, Text, Time], since.map(row).collect()).await? {
+    for row in tx.bulk(&sql, &[Text, Text, Time], since.map(row).collect()).await? {
         let used =
             Used { free_requests: row.int(2)?, requests: row.int(3)?, tokens: row.int(4)?, cost_nanousd: row.int(5)? };
         counted.insert(account_id(&row)?, used);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::PersistError;
 use super::rows::Values;
 use super::store::{Store, Tx};
+use super::sums::plus;
 use super::value::Kind::{Int, Text, Time};
 use super::value::{Kind, Row, Value};
 use tacho_core::domain::counter::{Counted, Counter};
@@ -81,11 +82,14 @@ impl Store {
 pub(super) async fn count(tx: &mut Tx, counters: &[Counter], now: Timestamp) -> Result<Vec<Counted>, PersistError> {
     debug_assert!(counters.is_sorted_by(|a, b| a.key < b.key), "sorted by key, each once");
     let rows: Vec<Values> = counters.iter().map(|counter| to_values(counter, now)).collect();
-    let sql = "INSERT INTO limit_usage \
-               (key, limit_name, subject, period_started_at, period_ends_at, used, version, updated_at) {rows} \
-               ON CONFLICT (key) DO UPDATE SET used = limit_usage.used + excluded.used, \
-               version = limit_usage.version + 1, updated_at = excluded.updated_at RETURNING key, used, version";
-    tx.bulk(sql, KINDS, rows).await?.iter().map(to_counted).collect()
+    let sql = format!(
+        "INSERT INTO limit_usage \
+         (key, limit_name, subject, period_started_at, period_ends_at, used, version, updated_at) {{rows}} \
+         ON CONFLICT (key) DO UPDATE SET used = {}, \
+         version = limit_usage.version + 1, updated_at = excluded.updated_at RETURNING key, used, version",
+        plus("limit_usage.used", "excluded.used")
+    );
+    tx.bulk(&sql, KINDS, rows).await?.iter().map(to_counted).collect()
 }
 
 fn to_values(counter: &Counter, now: Timestamp) -> Values {

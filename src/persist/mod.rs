@@ -20,6 +20,7 @@ mod settle;
 mod sqlite;
 mod states;
 mod store;
+mod sums;
 mod tombstones;
 mod turns;
 mod value;

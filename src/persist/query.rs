@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::PersistError;
 use super::arrays;
 use super::store::Store;
+use super::sums::sum;
 use super::value::{Row, Value};
 use tacho_core::domain::time::Timestamp;
 
@@ -190,7 +191,7 @@ impl Store {
         let (conditions, values) = wanted.finish();
         let name = self.group_expression(group);
         let (sums, table) =
-            if group == Group::Model { (CALL_SUMS, "llm_calls") } else { (RECORD_SUMS, "usage_records") };
+            if group == Group::Model { (call_sums(), "llm_calls") } else { (record_sums(), "usage_records") };
         let sql = format!("SELECT {name}, {sums} FROM {table}{conditions} GROUP BY 1 ORDER BY 1");
         let found = self.fetch(&sql, &values).await?;
         let rows: Result<Vec<_>, _> = found.iter().map(|row| summary_row(group, row)).collect();
@@ -216,16 +217,25 @@ impl Store {
     }
 }
 
-const RECORD_SUMS: &str = "COUNT(*), CAST(SUM(llm_calls) AS BIGINT), CAST(SUM(llm_errors) AS BIGINT), \
-    CAST(SUM(input_tokens) AS BIGINT), CAST(SUM(output_tokens) AS BIGINT), CAST(SUM(cached_input_tokens) AS BIGINT), \
-    CAST(SUM(total_tokens) AS BIGINT), CAST(SUM(cost_nanousd) AS BIGINT), CAST(SUM(unknown_usage_calls) AS BIGINT), \
-    CAST(SUM(unpriced_calls) AS BIGINT), AVG(response_time_ms)";
+fn record_sums() -> String {
+    let [input, output, cached, total, cost] =
+        ["input_tokens", "output_tokens", "cached_input_tokens", "total_tokens", "cost_nanousd"].map(sum);
+    format!(
+        "COUNT(*), CAST(SUM(llm_calls) AS BIGINT), CAST(SUM(llm_errors) AS BIGINT), {input}, {output}, {cached}, {total}, \
+         {cost}, CAST(SUM(unknown_usage_calls) AS BIGINT), CAST(SUM(unpriced_calls) AS BIGINT), AVG(response_time_ms)"
+    )
+}
 
-const CALL_SUMS: &str = "COUNT(DISTINCT trace_id || record_span_id), COUNT(*), COUNT(error_type), \
-    CAST(SUM(input_tokens) AS BIGINT), CAST(SUM(output_tokens) AS BIGINT), CAST(SUM(cached_input_tokens) AS BIGINT), \
-    CAST(SUM(input_tokens + output_tokens) AS BIGINT), CAST(SUM(cost_nanousd) AS BIGINT), \
-    COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
-    COUNT(CASE WHEN usage = 'reported' AND cost_nanousd IS NULL THEN 1 END), AVG(duration_ms)";
+fn call_sums() -> String {
+    let [input, output, cached, total, cost] =
+        ["input_tokens", "output_tokens", "cached_input_tokens", "input_tokens + output_tokens", "cost_nanousd"]
+            .map(sum);
+    format!(
+        "COUNT(DISTINCT trace_id || record_span_id), COUNT(*), COUNT(error_type), {input}, {output}, {cached}, {total}, \
+         {cost}, COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
+         COUNT(CASE WHEN usage = 'reported' AND cost_nanousd IS NULL THEN 1 END), AVG(duration_ms)"
+    )
+}
 
 /// What the record of a call says in this column.
 fn of_record(column: &str) -> String {

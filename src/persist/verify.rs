@@ -7,33 +7,50 @@ use super::PersistError;
 use super::query::belongs;
 use super::rows::RECORD_KEY;
 use super::store::{Store, Tx};
+use super::sums::{sum, sum_or_zero};
 use super::value::{Row, Value};
 use tacho_core::domain::account::Drift;
 
 /// A column of a table and what is added up for it.
-type Fold = (&'static str, &'static str);
+type Fold = (&'static str, Adds);
+
+enum Adds {
+    /// SQL that counts rows.
+    Rows(&'static str),
+    /// SQL of a number in each row.
+    Numbers(&'static str),
+}
+
+impl Adds {
+    fn sql(&self) -> String {
+        match self {
+            Self::Rows(sql) => (*sql).to_owned(),
+            Self::Numbers(of) => sum(of),
+        }
+    }
+}
 
 /// Of `a`, an account, over `r`, the records of its period; but the free ones are those of its whole life.
 const ACCOUNT_FOLDS: &[Fold] = &[
-    (FREE, "COUNT(CASE WHEN r.free_request THEN 1 END)"),
-    ("requests_used_current_period", "COUNT(CASE WHEN NOT r.free_request THEN 1 END)"),
-    ("tokens_used_current_period", "CAST(COALESCE(SUM(r.total_tokens), 0) AS BIGINT)"),
-    ("cost_used_current_period_nanousd", "CAST(COALESCE(SUM(r.cost_nanousd), 0) AS BIGINT)"),
+    (FREE, Adds::Rows("COUNT(CASE WHEN r.free_request THEN 1 END)")),
+    ("requests_used_current_period", Adds::Rows("COUNT(CASE WHEN NOT r.free_request THEN 1 END)")),
+    ("tokens_used_current_period", Adds::Numbers("r.total_tokens")),
+    ("cost_used_current_period_nanousd", Adds::Numbers("r.cost_nanousd")),
 ];
 
 /// Of a record over `c`, calls of it: what `Totals::of` reckons. Calls of unknown usage have stored no tokens.
 const RECORD_FOLDS: &[Fold] = &[
-    ("llm_calls", "COUNT(*)"),
-    ("llm_errors", "COUNT(c.error_type)"),
-    ("input_tokens", "SUM(c.input_tokens)"),
-    ("output_tokens", "SUM(c.output_tokens)"),
-    ("cached_input_tokens", "SUM(c.cached_input_tokens)"),
-    ("cache_write_tokens", "SUM(c.cache_write_tokens)"),
-    ("reasoning_tokens", "SUM(c.reasoning_tokens)"),
-    ("total_tokens", "SUM(c.input_tokens + c.output_tokens)"),
-    (COST, "SUM(c.cost_nanousd)"),
-    ("unknown_usage_calls", "COUNT(CASE WHEN c.usage = 'unknown' THEN 1 END)"),
-    ("unpriced_calls", "COUNT(CASE WHEN c.usage = 'reported' AND c.cost_nanousd IS NULL THEN 1 END)"),
+    ("llm_calls", Adds::Rows("COUNT(*)")),
+    ("llm_errors", Adds::Rows("COUNT(c.error_type)")),
+    ("input_tokens", Adds::Numbers("c.input_tokens")),
+    ("output_tokens", Adds::Numbers("c.output_tokens")),
+    ("cached_input_tokens", Adds::Numbers("c.cached_input_tokens")),
+    ("cache_write_tokens", Adds::Numbers("c.cache_write_tokens")),
+    ("reasoning_tokens", Adds::Numbers("c.reasoning_tokens")),
+    ("total_tokens", Adds::Numbers("c.input_tokens + c.output_tokens")),
+    (COST, Adds::Numbers("c.cost_nanousd")),
+    ("unknown_usage_calls", Adds::Rows("COUNT(CASE WHEN c.usage = 'unknown' THEN 1 END)")),
+    ("unpriced_calls", Adds::Rows("COUNT(CASE WHEN c.usage = 'reported' AND c.cost_nanousd IS NULL THEN 1 END)")),
 ];
 const FREE: &str = "free_requests_used";
 const COST: &str = "cost_nanousd";
@@ -128,9 +145,8 @@ impl Store {
     /// count. Reads every record of the current periods: a question for each few minutes, not for each second.
     pub async fn drift(&self) -> Result<Drift, PersistError> {
         let pairs = (0..ACCOUNT_FOLDS.len()).map(|n| format!("stored_{n}, folded_{n}"));
-        let nothing_and_folds = ACCOUNT_FOLDS.iter().map(|(_, fold)| format!("0, {fold}"));
-        let sums =
-            (0..ACCOUNT_FOLDS.len()).map(|n| format!("CAST(COALESCE(SUM(ABS(stored_{n} - folded_{n})), 0) AS BIGINT)"));
+        let nothing_and_folds = ACCOUNT_FOLDS.iter().map(|(_, fold)| format!("0, COALESCE({}, 0)", fold.sql()));
+        let sums = (0..ACCOUNT_FOLDS.len()).map(|n| sum_or_zero(&format!("ABS(stored_{n} - folded_{n})")));
         let sql = format!(
             "WITH {}, pairs AS (SELECT {} FROM folded UNION ALL SELECT {} FROM {WITHOUT_ACCOUNT}) SELECT {} FROM pairs",
             folded_accounts(),
@@ -202,8 +218,15 @@ fn differs(n: usize) -> String {
 /// `folded`: each account with what is stored and what its records add up to. Free records have an index of their own, so that what
 /// is counted over a whole life reads no more than them.
 fn folded_accounts() -> String {
-    let fold = |(column, fold): &(&'static str, &str)| {
-        (*column, if *column == FREE { "COALESCE(MAX(f.used), 0)".to_owned() } else { (*fold).to_owned() })
+    let fold = |(column, fold): &Fold| {
+        (
+            *column,
+            if *column == FREE {
+                "COALESCE(MAX(f.used), 0)".to_owned()
+            } else {
+                format!("COALESCE({}, 0)", fold.sql())
+            },
+        )
     };
     format!(
         "frees AS MATERIALIZED (SELECT f.tenant, f.user_id, COUNT(*) AS used FROM usage_records f WHERE f.free_request \
@@ -219,7 +242,7 @@ fn folded_accounts() -> String {
 /// `folded`: each record with what is stored and what its calls add up to. The calls of one record stand side by side, in the order
 /// of the records, and are added up first.
 fn folded_records() -> String {
-    let by_record = join(RECORD_FOLDS.iter().map(|(column, fold)| format!("{fold} AS {column}")));
+    let by_record = join(RECORD_FOLDS.iter().map(|(column, fold)| format!("{} AS {column}", fold.sql())));
     format!(
         "sums AS MATERIALIZED (SELECT c.record_started_at, c.trace_id, c.record_span_id, {by_record} FROM llm_calls c \
          GROUP BY c.record_started_at, c.trace_id, c.record_span_id), \

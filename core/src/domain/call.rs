@@ -52,14 +52,15 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// No call uses a million million tokens: a greater count is a fault of the sender, and sums of smaller ones fit.
-    pub const MOST: u64 = 1_000_000_000_000;
+    /// No call uses more than a thousand million tokens: a greater count is a fault of the sender. Nine thousand million
+    /// such calls have a sum that fits.
+    pub const MOST: u64 = 1_000_000_000;
 
     pub fn total(&self) -> u64 {
         self.input.saturating_add(self.output)
     }
 
-    /// Saturates; with counts up to `MOST` that takes nine million calls in one request.
+    /// Saturates; with counts up to `MOST` no request has calls enough for that.
     pub fn add(&mut self, other: &Self) {
         self.input = self.input.saturating_add(other.input);
         self.output = self.output.saturating_add(other.output);
@@ -122,6 +123,19 @@ pub enum Cost {
 }
 
 impl Cost {
+    /// No call costs more than a million dollars: a greater charge is a fault of a price or of whoever told it, and counts as
+    /// none. Nine thousand such calls have a sum that fits; sums of more stop at the greatest number.
+    pub const MOST: NanoUsd = NanoUsd(1_000_000_000_000_000);
+
+    /// Without a charge that cannot be.
+    #[must_use]
+    pub fn plausible(self) -> Self {
+        match self {
+            Self::Charged { cost, .. } if cost > Self::MOST => Self::Unpriced,
+            other => other,
+        }
+    }
+
     pub fn charged(&self) -> Option<NanoUsd> {
         match self {
             Self::Charged { cost, .. } => Some(*cost),
@@ -138,5 +152,18 @@ impl Call {
     /// The model that answered, else the one that was asked.
     pub fn model(&self) -> Option<&str> {
         self.response_model.as_deref().or(self.request_model.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_that_cannot_be_is_none() {
+        let charged = |nano| Cost::Charged { cost: NanoUsd(nano), price_version: "v".into() };
+        assert_eq!(charged(Cost::MOST.0).plausible(), charged(Cost::MOST.0));
+        assert_eq!(charged(Cost::MOST.0 + 1).plausible(), Cost::Unpriced);
+        assert_eq!(charged(-1).plausible(), charged(-1));
     }
 }

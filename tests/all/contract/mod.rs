@@ -8,6 +8,7 @@ mod limit_events;
 mod limits;
 mod plans;
 mod readings;
+mod sums;
 mod verify;
 
 use std::sync::Arc;
