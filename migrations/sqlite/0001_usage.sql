@@ -59,7 +59,7 @@ CREATE INDEX record_tombstones_by_trace ON record_tombstones (trace_id);
 CREATE INDEX record_tombstones_by_change ON record_tombstones (change_seq);
 
 -- One row per call of a model, beside the others of its record, whose key leads its own. request_span_id is null while its request
--- is unknown.
+-- is unknown. model is the name in the price list, where it has one: dated names and aliases are one model.
 CREATE TABLE llm_calls (
     record_started_at TEXT NOT NULL,
     trace_id TEXT NOT NULL,
@@ -86,6 +86,7 @@ CREATE TABLE llm_calls (
     time_to_first_token_ms REAL,
     error_type TEXT,
     dialect TEXT NOT NULL,
+    model TEXT,
     PRIMARY KEY (record_started_at, trace_id, record_span_id, span_id)
 ) WITHOUT ROWID;
 

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
 use crate::telemetry::chain;
 use tacho_core::assemble::{Closed, Look, Resolution, Resolver};
-use tacho_core::domain::call::{Call, Cost, Key, Usage};
+use tacho_core::domain::call::{Call, Cost, Key, Tokens, Usage};
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::record::{Request, Totals};
@@ -243,6 +243,7 @@ impl Writer {
 
     fn priced(&self, mut request: Request) -> Request {
         for call in &mut request.calls {
+            call.model = self.listed_model(call).or_else(|| call.told_model().map(Into::into));
             call.cost = self.charge(call).plausible();
             call.reported_cost = None;
         }
@@ -250,17 +251,14 @@ impl Writer {
         request
     }
 
+    /// What the price list calls the model: of a failed call, which names only what was asked for, the same as of others.
+    fn listed_model(&self, call: &Call) -> Option<Box<str>> {
+        self.book.now().find(&priced(call, call.usage.tokens())).ok().map(|found| found.model.into())
+    }
+
     fn charge(&self, call: &Call) -> Cost {
         let Usage::Reported(tokens) = call.usage else { return Cost::Unknown };
-        let priced = Priced {
-            provider: call.provider.as_deref(),
-            model_given: call.response_model.as_deref(),
-            model_asked: call.request_model.as_deref(),
-            service_tier: call.service_tier.as_deref(),
-            started_at: call.key.started_at,
-            tokens,
-        };
-        match (self.book.now().price(&priced), call.reported_cost) {
+        match (self.book.now().price(&priced(call, tokens)), call.reported_cost) {
             (Ok(charge), _) => Cost::Charged { cost: charge.cost, price_version: charge.price_version },
             // A failed call that used nothing costs nothing, whatever its model.
             (Err(_), _) if call.failed() && tokens == Default::default() => {
@@ -272,5 +270,16 @@ impl Writer {
                 Cost::Unpriced
             }
         }
+    }
+}
+
+fn priced(call: &Call, tokens: Tokens) -> Priced<'_> {
+    Priced {
+        provider: call.provider.as_deref(),
+        model_given: call.response_model.as_deref(),
+        model_asked: call.request_model.as_deref(),
+        service_tier: call.service_tier.as_deref(),
+        started_at: call.key.started_at,
+        tokens,
     }
 }

@@ -104,6 +104,8 @@ pub struct CallRow {
     pub time_to_first_token_ms: Option<f64>,
     pub error_type: Option<String>,
     pub dialect: String,
+    /// As the price list calls it, else as it was told.
+    pub model: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +212,7 @@ impl Store {
         match (group, self) {
             (Group::User, _) => "COALESCE(user_id, '')",
             (Group::Endpoint, _) => "COALESCE(endpoint, '')",
-            (Group::Model, _) => "COALESCE(response_model, request_model, '')",
+            (Group::Model, _) => "COALESCE(model, '')",
             (Group::Day, Self::Sqlite(_)) => "substr(started_at, 1, 10)",
             (Group::Day, Self::Postgres(_)) => "to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
         }
@@ -267,7 +269,7 @@ impl Conditions {
 
     /// Calls know neither user nor endpoint nor tenant, but their records do. A call counts when its record does.
     fn of_calls(&mut self, filter: &RecordFilter) {
-        self.add("COALESCE(response_model, request_model) =", filter.model.as_deref().map(Value::text));
+        self.add("model =", filter.model.as_deref().map(Value::text));
         self.add(&of_record("user_id"), filter.user.as_deref().map(Value::text));
         self.add(&of_record("endpoint"), filter.endpoint.as_deref().map(Value::text));
         self.add(&of_record("tenant"), filter.tenant.as_deref().map(Value::text));

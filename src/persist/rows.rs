@@ -34,10 +34,10 @@ pub(super) const RECORD_KINDS: &[Kind] = &[
 pub(super) const CALL_COLUMNS: &str = "record_started_at, trace_id, record_span_id, span_id, started_at, request_span_id, \
     provider, request_model, response_model, operation, usage, unknown_reason, input_tokens, output_tokens, cached_input_tokens, \
     cache_write_tokens, reasoning_tokens, cost_nanousd, price_version, service_tier, streaming, duration_ms, \
-    time_to_first_token_ms, error_type, dialect";
+    time_to_first_token_ms, error_type, dialect, model";
 pub(super) const CALL_KINDS: &[Kind] = &[
     Time, Text, Text, Text, Time, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Text, Text,
-    Flag, Real, Real, Text, Text,
+    Flag, Real, Real, Text, Text, Text,
 ];
 
 pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, due_at, claimed_by";
@@ -104,6 +104,7 @@ pub(super) fn of_call(call: &Call, record: &Record) -> Values {
         call.time_to_first_token.map_or(Value::Null, milliseconds),
         Value::optional(call.error_type.as_deref()),
         Value::text(&call.dialect),
+        Value::optional(call.model.as_deref()),
     ]);
     values
 }
@@ -164,6 +165,7 @@ pub(super) fn to_call(row: &Row) -> Result<(Key, Call), sqlx::Error> {
         provider: boxed(6)?,
         request_model: boxed(7)?,
         response_model: boxed(8)?,
+        model: boxed(25)?,
         operation: boxed(9)?,
         usage,
         cost,

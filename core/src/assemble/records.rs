@@ -179,6 +179,7 @@ impl<'t> About<'t> {
             provider: name(Field::Provider),
             request_model: name(Field::RequestModel),
             response_model: name(Field::ResponseModel),
+            model: None,
             operation: name(Field::ModelOperation),
             usage: calls::usage(node.span, streaming),
             cost: Cost::Unknown,

@@ -25,6 +25,8 @@ pub struct Call {
     pub provider: Option<Box<str>>,
     pub request_model: Option<Box<str>>,
     pub response_model: Option<Box<str>>,
+    /// As the price list calls it, else as it was told; `None` before it is priced.
+    pub model: Option<Box<str>>,
     /// `chat`, `embeddings`, `text_completion`, `generate_content`.
     pub operation: Option<Box<str>>,
     pub usage: Usage,
@@ -149,8 +151,13 @@ impl Call {
         self.error_type.is_some()
     }
 
-    /// The model that answered, else the one that was asked.
+    /// The name under which it counts: that of the price list, under which all dated names and aliases of a model are one.
     pub fn model(&self) -> Option<&str> {
+        self.model.as_deref().or(self.told_model())
+    }
+
+    /// The model that answered, else the one that was asked.
+    pub fn told_model(&self) -> Option<&str> {
         self.response_model.as_deref().or(self.request_model.as_deref())
     }
 }

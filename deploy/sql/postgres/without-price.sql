@@ -2,7 +2,7 @@
 -- sum of money. A price goes into the file of prices.override; see prices/README.md.
 SELECT
     c.provider,
-    coalesce(c.response_model, c.request_model) AS model,
+    c.model,
     c.service_tier,
     count(*) AS calls,
     sum(c.input_tokens) AS input_tokens,

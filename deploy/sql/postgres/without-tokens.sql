@@ -4,7 +4,7 @@
 SELECT
     r.service,
     c.provider,
-    coalesce(c.response_model, c.request_model) AS model,
+    c.model,
     c.unknown_reason,
     CASE WHEN c.streaming THEN 'yes' ELSE 'no' END AS streaming,
     count(*) AS calls,

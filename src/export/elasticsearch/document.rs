@@ -310,7 +310,7 @@ fn call(call: &CallRow) -> Call<'_> {
         span_id: &call.span_id,
         provider: call.provider.as_deref(),
         model_requested: call.request_model.as_deref(),
-        model: call.response_model.as_deref().or(call.request_model.as_deref()),
+        model: call.model.as_deref(),
         operation: call.operation.as_deref(),
         outcome: if call.error_type.is_some() { "failure" } else { "success" },
         usage: &call.usage,

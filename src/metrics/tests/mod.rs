@@ -33,6 +33,7 @@ fn call(number: u64, span: u64, model: &str, tokens: Tokens, cost: i64) -> Call 
         provider: Some("openai".into()),
         request_model: Some(model.into()),
         response_model: None,
+        model: None,
         operation: Some("chat".into()),
         usage: Usage::Reported(tokens),
         cost: Cost::Charged { cost: NanoUsd(cost), price_version: "test".into() },

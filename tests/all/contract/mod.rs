@@ -358,6 +358,7 @@ fn call(request: &Key, n: u8, input: u64) -> Call {
         provider: Some("openai".into()),
         request_model: Some("model-a".into()),
         response_model: None,
+        model: Some("model-a".into()),
         operation: Some("chat".into()),
         usage: Usage::Reported(Tokens { input, ..Tokens::default() }),
         cost: Cost::Charged { cost, price_version: "v1".into() },

@@ -49,7 +49,7 @@ pub async fn summaries_are_sums_of_what_they_name(store: &Store) {
         request.record.tenant = "sums".into();
         request.record.endpoint = Some(endpoint.into());
         for call in &mut request.calls {
-            call.response_model = Some(model.into());
+            (call.response_model, call.model) = (Some(model.into()), Some(model.into()));
         }
         request.record.totals = Totals::of(&request.calls);
         request

@@ -44,6 +44,7 @@ impl Asked<'_> {
             provider: Some(provider.into()),
             request_model: Some(model.into()),
             response_model: None,
+            model: Some(model.into()),
             operation: Some("chat".into()),
             usage: Usage::Reported(tokens),
             cost,
