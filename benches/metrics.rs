@@ -38,8 +38,9 @@ fn request(number: u64) -> Request {
         status: 200,
         duration: Duration::from_millis(800),
     };
-    let tokens = Tokens { input: 900, output: 300, cached_input: 100, cache_write: 0, reasoning: 50 };
-    let cost = Cost::Charged { cost: NanoUsd(315_000), price_version: "bench".into() };
+    let tokens =
+        Tokens { input: 900, output: 300, cached_input: 100, cache_write: 0, reasoning: 50, ..Tokens::default() };
+    let cost = Cost::Charged { cost: NanoUsd(315_000), price_version: "bench".into(), whole: true };
     asked.request(vec![asked.call(0, "openai", &model, tokens, cost)])
 }
 

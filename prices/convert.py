@@ -6,6 +6,7 @@ understand stops it: a new kind of clause, constraint or look-ahead, or a price 
 
 import json
 import pathlib
+import re
 import re._constants as op
 import re._parser as regex_parser
 from decimal import Decimal
@@ -16,14 +17,18 @@ from genai_prices.data import providers
 
 HERE = pathlib.Path(__file__).parent
 
-# Our key for each price of the package that spans carry a count for. Audio, images, searches, hours and the one-hour
-# cache are left out: no span says how many there were. `per_call` comes per thousand requests.
+# Our key for each price of the package that spans carry a count for. Images, searches and hours are left out: no span
+# says how many there were. `per_call` comes per thousand requests.
 CARRIED = {
     'input_mtok': 'input',
     'output_mtok': 'output',
     'cache_read_mtok': 'cached_input',
     'cache_write_mtok': 'cache_write',
+    'cache_write_1h_mtok': 'cache_write_1h',
+    'input_audio_mtok': 'audio_input',
+    'cache_audio_read_mtok': 'cached_audio',
     'output_reasoning_mtok': 'reasoning',
+    'output_audio_mtok': 'audio_output',
     'requests_kcount': 'per_call',
 }
 
@@ -42,14 +47,17 @@ WHOLE = ['aws.', 'az.', 'azure.ai.', 'gcp.', 'ibm.']
 NAMES = {
     'arcee': ['arcee_ai'],
     'aws': ['aws.bedrock', 'aws_bedrock', 'bedrock', 'amazon_bedrock', 'bedrock_converse'],
-    'azure': ['azure.ai.openai', 'az.ai.openai', 'azure.ai.inference', 'az.ai.inference', 'azure_openai', 'azure_ai'],
+    'azure': [
+        'azure.ai.openai', 'az.ai.openai', 'azure.ai.inference', 'az.ai.inference', 'azure_openai', 'azure_ai',
+        'az.ai.agents', 'azure.ai.agents', 'azure.ai.foundry', 'microsoft.foundry', 'azure_ai_foundry',
+    ],
     'cloudflare': ['workers_ai', 'cloudflare_workers_ai'],
     'cohere': ['cohere_chat'],
     'fireworks': ['fireworks_ai'],
     'github-copilot': ['copilot'],
     'google': [
         'gcp.vertex_ai', 'vertex_ai', 'vertex', 'google_vertex', 'google_vertex_ai', 'gcp.gemini', 'gemini',
-        'gcp.gen_ai', 'google_genai', 'google_generative_ai', 'google_gla', 'google_ai',
+        'gcp.vertex.agent', 'gcp.gen_ai', 'google_genai', 'google_generative_ai', 'google_gla', 'google_ai',
     ],
     'minimax': ['minimax_ai'],
     'mistral': ['mistral_ai'],
@@ -63,6 +71,35 @@ NAMES = {
     'zai': ['z.ai'],
     'zhipuai': ['zhipu'],
 }
+
+# Providers that exist, and servers that people run themselves, which the package has no prices for. A call of one of
+# these gets nobody else's price; every other name that is not known here is taken for that of a framework.
+ELSEWHERE = [
+    'aleph_alpha', 'alibaba', 'alibaba_cloud', 'anyscale', 'dashscope', 'deepinfra', 'friendliai', 'hugging_face',
+    'huggingface', 'hyperbolic', 'lambda', 'llama.cpp', 'llama_cpp', 'llamafile', 'lm_studio', 'lmstudio', 'local_ai',
+    'localai', 'nebius', 'nvidia', 'nvidia_nim', 'ollama', 'replicate', 'runpod', 'sagemaker', 'sagemaker_chat',
+    'sambanova', 'sglang', 'snowflake', 'tgi', 'triton', 'vllm', 'hosted_vllm', 'watsonx', 'xinference',
+]
+
+# Hosts of the providers beside those that the package tells by `api_pattern`. `*` is any text that is not empty.
+HOSTS = {
+    'aws': [
+        'bedrock-runtime-fips.*.amazonaws.com', 'bedrock-runtime.*.amazonaws.com.cn', '*.bedrock-runtime.*.amazonaws.com',
+        'bedrock-runtime.*.api.aws', 'bedrock-mantle.*.api.aws',
+    ],
+    'azure': [
+        '*.openai.azure.us', '*.openai.azure.cn', '*.inference.ai.azure.com', '*.models.ai.azure.com',
+        'models.inference.ai.azure.com',
+    ],
+    'github-copilot': ['*.githubcopilot.com'],
+    'mistral': ['codestral.mistral.ai'],
+    'novita': ['api.novita.com'],
+    'openai': ['*.api.openai.com'],
+    'together': ['api.together.ai'],
+    'x-ai': ['*.api.x.ai'],
+}
+# The package tells these apart by the path, which spans do not have: at such a host the name decides.
+BY_PATH = re.compile('huggingface_.*|openai-decisions')
 
 # The two look-aheads of the package, as clauses on lower-case text: "no part `-tts`" and "no provider before a slash".
 NOT_SPEECH = '^(?!.*-[tT][tT][sS](?:$|-))'
@@ -159,6 +196,40 @@ def clause(match):
     return {kind: text.lower()}
 
 
+def hosts(pattern):
+    """The hosts that an `api_pattern` means, the rest of the URL left out."""
+    found = []
+    for text in host_sequence(regex_parser.parse(pattern)):
+        host = text.removeprefix('https://').removeprefix('http://').split('/')[0]
+        host += '*' if host.endswith('.') else ''
+        assert re.fullmatch(r'[a-z0-9.*-]+', host) and '**' not in host, (pattern, host)
+        found.append(host)
+    return list(dict.fromkeys(found))
+
+
+def host_step(kind, argument):
+    match kind:
+        case op.LITERAL:
+            return [chr(argument)]
+        case op.AT:
+            return ['/']
+        case op.SUBPATTERN | op.BRANCH:
+            parts = [argument[3]] if kind is op.SUBPATTERN else argument[1]
+            return [text for part in parts for text in host_sequence(part)]
+        case op.MAX_REPEAT if argument[1] == 1:
+            return ['', *host_sequence(argument[2])]
+        case op.MAX_REPEAT:
+            return ['*']  # some characters, of whatever kind
+    raise SystemExit(f'unknown part of a host {kind}')
+
+
+def host_sequence(parsed):
+    texts = ['']
+    for kind, argument in parsed:
+        texts = [text + more for text in texts for more in host_step(kind, argument)]
+    return texts
+
+
 def model(info):
     line = {'id': info.id}
     matcher = clause(info.match)
@@ -184,6 +255,8 @@ def provider(source):
     head = {'id': source.id}
     if source.id in NAMES:
         head['names'] = NAMES[source.id]
+    if not BY_PATH.fullmatch(source.id):
+        head['hosts'] = list(dict.fromkeys(hosts(source.api_pattern) + HOSTS.get(source.id, [])))
     if source.model_match is not None:
         head['model_match'] = clause(source.model_match)
     if source.fallback_model_providers:
@@ -193,7 +266,7 @@ def provider(source):
 
 
 def main():
-    unknown = set(NAMES) - {source.id for source in providers}
+    unknown = (set(NAMES) | set(HOSTS)) - {source.id for source in providers}
     assert not unknown, f'names for providers that are gone: {unknown}'
     head = {
         'source': 'genai-prices',
@@ -201,6 +274,7 @@ def main():
         'licence': 'MIT, Copyright (c) Pydantic Services Inc. 2025 to present; see NOTICE',
         'unit': 'nano-dollars per million tokens; per_call: nano-dollars a call',
         'whole_names': WHOLE,
+        'elsewhere': ELSEWHERE,
     }
     lines = ',\n'.join(f'{text(key)}:{text(value)}' for key, value in head.items())
     body = ',\n'.join(provider(source) for source in providers)

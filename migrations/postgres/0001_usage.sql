@@ -60,6 +60,7 @@ CREATE INDEX record_tombstones_by_change ON record_tombstones (change_seq);
 
 -- One row per call of a model, beside the others of its record, whose key leads its own. request_span_id is null while its request
 -- is unknown. model is the name in the price list, where it has one: dated names and aliases are one model.
+-- partly_priced says that it was charged, but some of its tokens only as part of others, as no price of their own is known.
 CREATE TABLE llm_calls (
     record_started_at TIMESTAMPTZ NOT NULL,
     trace_id TEXT NOT NULL,
@@ -68,6 +69,7 @@ CREATE TABLE llm_calls (
     started_at TIMESTAMPTZ NOT NULL,
     request_span_id TEXT,
     provider TEXT,
+    host TEXT,
     request_model TEXT,
     response_model TEXT,
     operation TEXT,
@@ -78,9 +80,14 @@ CREATE TABLE llm_calls (
     cached_input_tokens BIGINT NOT NULL,
     cache_write_tokens BIGINT NOT NULL,
     reasoning_tokens BIGINT NOT NULL,
+    cache_write_1h_tokens BIGINT NOT NULL,
+    audio_input_tokens BIGINT NOT NULL,
+    audio_output_tokens BIGINT NOT NULL,
     cost_nanousd BIGINT,
     price_version TEXT,
+    partly_priced BOOLEAN NOT NULL,
     service_tier TEXT,
+    answered_from_cache BOOLEAN NOT NULL,
     streaming BOOLEAN NOT NULL,
     duration_ms DOUBLE PRECISION NOT NULL,
     time_to_first_token_ms DOUBLE PRECISION,

@@ -124,6 +124,7 @@ async fn ledger(store: Arc<OnceLock<Store>>, keys: Vec<Key>) -> Option<Vec<Ledge
 fn price(book: &PriceBook, model: &str, tokens: Tokens) -> Option<NanoUsd> {
     let priced = Priced {
         provider: None,
+        host: None,
         model_given: None,
         model_asked: Some(model),
         service_tier: None,

@@ -9,6 +9,7 @@ mod listeners;
 mod notices;
 mod pause;
 mod periods;
+mod pricing;
 mod progress;
 mod reload;
 mod service;
@@ -247,7 +248,8 @@ fn make_folder(path: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-fn price_book(config: &Config) -> Result<PriceBook, AppError> {
+/// The shipped price list, with the operator's own entries.
+pub fn price_book(config: &Config) -> Result<PriceBook, AppError> {
     let Some(path) = &config.prices.override_file else { return Ok(PriceBook::shipped()) };
     let origin = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|source| AppError::PriceFile { path: origin.clone(), source })?;

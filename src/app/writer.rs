@@ -13,20 +13,18 @@ use super::pause::Pause;
 use super::progress::Progress;
 use super::reload::Book;
 use super::settling::Settling;
-use super::{AppError, now};
+use super::{AppError, now, pricing};
 use crate::journal::Journal;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::persist::{Change, Checkpoint, Known, PersistError, Store};
 use crate::telemetry::chain;
 use tacho_core::assemble::{Closed, Look, Resolution, Resolver};
-use tacho_core::domain::call::{Call, Cost, Key, Tokens, Usage};
+use tacho_core::domain::call::Key;
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
-use tacho_core::domain::record::{Request, Totals};
 use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::Trace;
-use tacho_core::price::Priced;
 
 /// How often the store is asked for traces that have waited long enough, and told how far the journal is.
 const DUE_EVERY: Duration = Duration::from_secs(1);
@@ -238,48 +236,7 @@ impl Writer {
         let stored: Vec<Key> = change.before.iter().map(|request| request.record.key).collect();
         let look = Look { stored: &stored, waits: &change.waits, first_seen: change.first_seen, came, now };
         let Resolution { requests, waits, due } = self.resolver.resolve(change.trace_id, &change.trace, look);
-        Change { due, waits, after: requests.into_iter().map(|request| self.priced(request)).collect(), ..change }
-    }
-
-    fn priced(&self, mut request: Request) -> Request {
-        for call in &mut request.calls {
-            call.model = self.listed_model(call).or_else(|| call.told_model().map(Into::into));
-            call.cost = self.charge(call).plausible();
-            call.reported_cost = None;
-        }
-        request.record.totals = Totals::of(&request.calls);
-        request
-    }
-
-    /// What the price list calls the model: of a failed call, which names only what was asked for, the same as of others.
-    fn listed_model(&self, call: &Call) -> Option<Box<str>> {
-        self.book.now().find(&priced(call, call.usage.tokens())).ok().map(|found| found.model.into())
-    }
-
-    fn charge(&self, call: &Call) -> Cost {
-        let Usage::Reported(tokens) = call.usage else { return Cost::Unknown };
-        match (self.book.now().price(&priced(call, tokens)), call.reported_cost) {
-            (Ok(charge), _) => Cost::Charged { cost: charge.cost, price_version: charge.price_version },
-            // A failed call that used nothing costs nothing, whatever its model.
-            (Err(_), _) if call.failed() && tokens == Default::default() => {
-                Cost::Charged { cost: Default::default(), price_version: "none".into() }
-            }
-            (Err(_), Some(cost)) => Cost::Charged { cost, price_version: "reported".into() },
-            (Err(unpriced), None) => {
-                tracing::debug!(reason = unpriced.label(), "call without a price");
-                Cost::Unpriced
-            }
-        }
-    }
-}
-
-fn priced(call: &Call, tokens: Tokens) -> Priced<'_> {
-    Priced {
-        provider: call.provider.as_deref(),
-        model_given: call.response_model.as_deref(),
-        model_asked: call.request_model.as_deref(),
-        service_tier: call.service_tier.as_deref(),
-        started_at: call.key.started_at,
-        tokens,
+        let after = pricing::priced(&self.book.now(), requests, &change.before);
+        Change { due, waits, after, ..change }
     }
 }

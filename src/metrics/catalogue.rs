@@ -190,8 +190,12 @@ pub(super) const COST: Family =
 pub(super) const UNKNOWN_USAGE: Family =
     Family::counter("tacho_unknown_usage_calls_total", "Calls whose usage is not known.", &[PROVIDER, MODEL, UNKNOWN])
         .most(900);
-pub(super) const UNPRICED: Family =
-    Family::counter("tacho_unpriced_calls_total", "Calls without a price.", &[PROVIDER, MODEL]).most(300);
+pub(super) const UNPRICED: Family = Family::counter(
+    "tacho_unpriced_calls_total",
+    "Calls without a price, or with tokens that have none of their own.",
+    &[PROVIDER, MODEL],
+)
+.most(300);
 pub(super) const LATE_CALLS: Family =
     Family::counter("tacho_late_calls_total", "Calls that amended a record already written.", &[]);
 

@@ -124,15 +124,16 @@ impl UsageFamilies {
             if let Some(first) = call.time_to_first_token {
                 self.time_to_first_token.observe(&[provider, model], first.as_secs_f64(), trace);
             }
-            match (&call.usage, call.cost.charged()) {
-                (Usage::Unknown(reason), _) => self.unknown_usage.add(&[provider, model, reason.label()], 1),
-                (Usage::Reported(_), None) => self.unpriced.add(&[provider, model], 1),
-                (Usage::Reported(_), Some(_)) => {}
+            if let Usage::Unknown(reason) = &call.usage {
+                self.unknown_usage.add(&[provider, model, reason.label()], 1);
+            }
+            if call.lacks_price() {
+                self.unpriced.add(&[provider, model], 1);
             }
         }
         let added = Added::of(call, earlier);
         if let Usage::Reported(_) = call.usage {
-            let Tokens { input, output, cached_input, cache_write, reasoning } = added.tokens;
+            let Tokens { input, output, cached_input, cache_write, reasoning, .. } = added.tokens;
             self.tokens.add_from(&[service, provider, model, "input"], input, trace);
             self.tokens.add_from(&[service, provider, model, "output"], output, trace);
             for (part, count) in [("cached", cached_input), ("cache_write", cache_write), ("reasoning", reasoning)] {
@@ -177,6 +178,8 @@ impl Added {
                 cached_input: now.cached_input.saturating_sub(then.cached_input),
                 cache_write: now.cache_write.saturating_sub(then.cache_write),
                 reasoning: now.reasoning.saturating_sub(then.reasoning),
+                // No counter shows the parts that only prices need.
+                ..Tokens::default()
             },
             nanousd: charged(call).saturating_sub(earlier.map_or(0, charged)),
         }

@@ -39,10 +39,13 @@ fn array<'a>(database: Database, table: &str, columns: impl Iterator<Item = &'a 
     }
 }
 
+/// Columns that are true or false, which SQLite keeps as numbers.
+const FLAGS: [&str; 4] = ["free_request", "partly_priced", "answered_from_cache", "streaming"];
+
 /// A column as both databases write it: times as RFC 3339 with six decimals, flags as true and false.
 fn value(database: Database, table: &str, column: &str) -> String {
     match database {
-        Database::Sqlite if ["free_request", "streaming"].contains(&column) => {
+        Database::Sqlite if FLAGS.contains(&column) => {
             format!("json(CASE WHEN {table}.{column} THEN 'true' ELSE 'false' END)")
         }
         Database::Postgres if column.ends_with("_at") => {

@@ -85,6 +85,8 @@ pub struct CallRow {
     pub started_at: String,
     pub request_span_id: Option<String>,
     pub provider: Option<String>,
+    /// The server that was called.
+    pub host: Option<String>,
     pub request_model: Option<String>,
     pub response_model: Option<String>,
     pub operation: Option<String>,
@@ -96,9 +98,15 @@ pub struct CallRow {
     pub cached_input_tokens: i64,
     pub cache_write_tokens: i64,
     pub reasoning_tokens: i64,
+    pub cache_write_1h_tokens: i64,
+    pub audio_input_tokens: i64,
+    pub audio_output_tokens: i64,
     pub cost_nanousd: Option<i64>,
     pub price_version: Option<String>,
+    /// Some of its tokens were charged only as part of others.
+    pub partly_priced: bool,
     pub service_tier: Option<String>,
+    pub answered_from_cache: bool,
     pub streaming: bool,
     pub duration_ms: f64,
     pub time_to_first_token_ms: Option<f64>,
@@ -235,7 +243,7 @@ fn call_sums() -> String {
     format!(
         "COUNT(DISTINCT trace_id || record_span_id), COUNT(*), COUNT(error_type), {input}, {output}, {cached}, {total}, \
          {cost}, COUNT(CASE WHEN usage = 'unknown' THEN 1 END), \
-         COUNT(CASE WHEN usage = 'reported' AND cost_nanousd IS NULL THEN 1 END), AVG(duration_ms)"
+         COUNT(CASE WHEN usage = 'reported' AND (cost_nanousd IS NULL OR partly_priced) THEN 1 END), AVG(duration_ms)"
     )
 }
 

@@ -32,12 +32,13 @@ pub(super) const RECORD_KINDS: &[Kind] = &[
 ];
 
 pub(super) const CALL_COLUMNS: &str = "record_started_at, trace_id, record_span_id, span_id, started_at, request_span_id, \
-    provider, request_model, response_model, operation, usage, unknown_reason, input_tokens, output_tokens, cached_input_tokens, \
-    cache_write_tokens, reasoning_tokens, cost_nanousd, price_version, service_tier, streaming, duration_ms, \
+    provider, host, request_model, response_model, operation, usage, unknown_reason, input_tokens, output_tokens, \
+    cached_input_tokens, cache_write_tokens, reasoning_tokens, cache_write_1h_tokens, audio_input_tokens, audio_output_tokens, \
+    cost_nanousd, price_version, partly_priced, service_tier, answered_from_cache, streaming, duration_ms, \
     time_to_first_token_ms, error_type, dialect, model";
 pub(super) const CALL_KINDS: &[Kind] = &[
-    Time, Text, Text, Text, Time, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Text, Text,
-    Flag, Real, Real, Text, Text, Text,
+    Time, Text, Text, Text, Time, Text, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Int,
+    Int, Int, Text, Flag, Text, Flag, Flag, Real, Real, Text, Text, Text,
 ];
 
 pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, due_at, claimed_by";
@@ -79,26 +80,31 @@ pub(super) fn of_call(call: &Call, record: &Record) -> Values {
         Usage::Reported(_) => ("reported", Value::Null),
         Usage::Unknown(reason) => ("unknown", Value::text(reason.label())),
     };
-    let (cost, version) = match &call.cost {
-        Cost::Charged { cost, price_version } => (Value::Int(cost.0), Value::text(price_version)),
-        Cost::Unpriced | Cost::Unknown => (Value::Null, Value::Null),
+    let (cost, version, partly) = match &call.cost {
+        Cost::Charged { cost, price_version, whole } => (Value::Int(cost.0), Value::text(price_version), !whole),
+        Cost::Unpriced | Cost::Unknown => (Value::Null, Value::Null, false),
     };
+    let tokens = call.usage.tokens();
     let mut values = of_call_key(call, &record.key);
     values.extend([
         Value::time(call.key.started_at),
         record.request_span().map_or(Value::Null, |span| Value::Text(span.to_string())),
         Value::optional(call.provider.as_deref()),
+        Value::optional(call.host.as_deref()),
         Value::optional(call.request_model.as_deref()),
         Value::optional(call.response_model.as_deref()),
         Value::optional(call.operation.as_deref()),
         Value::text(usage),
         reason,
     ]);
-    values.extend(of_tokens(&call.usage.tokens()));
+    values.extend(of_tokens(&tokens));
+    values.extend([tokens.cache_write_1h, tokens.audio_input, tokens.audio_output].map(Value::count));
     values.extend([
         cost,
         version,
+        Value::Flag(partly),
         Value::optional(call.service_tier.as_deref()),
+        Value::Flag(call.answered_from_cache),
         Value::Flag(call.streaming),
         milliseconds(call.duration),
         call.time_to_first_token.map_or(Value::Null, milliseconds),
@@ -145,16 +151,22 @@ pub(super) fn to_mark(row: &Row) -> Result<Mark, sqlx::Error> {
 /// A row of `CALL_COLUMNS`, with the key of the record it is of. What the instrumentation reckoned is not kept.
 pub(super) fn to_call(row: &Row) -> Result<(Key, Call), sqlx::Error> {
     let boxed = |column| row.maybe_text(column).map(|text| text.map(String::into_boxed_str));
-    let usage = match row.maybe_text(11)? {
-        None => Usage::Reported(to_tokens(row, 12)?),
+    let usage = match row.maybe_text(12)? {
+        None => Usage::Reported(Tokens {
+            cache_write_1h: row.count(18)?,
+            audio_input: row.count(19)?,
+            audio_output: row.count(20)?,
+            ..to_tokens(row, 13)?
+        }),
         Some(label) => {
             let reason = UnknownUsage::ALL.into_iter().find(|reason| reason.label() == label);
             Usage::Unknown(reason.unwrap_or(UnknownUsage::Missing))
         }
     };
-    let cost = match (row.maybe_int(17)?, usage) {
+    let cost = match (row.maybe_int(21)?, usage) {
         (Some(cost), _) => {
-            Cost::Charged { cost: NanoUsd(cost), price_version: row.maybe_text(18)?.unwrap_or_default().into() }
+            let price_version = row.maybe_text(22)?.unwrap_or_default().into();
+            Cost::Charged { cost: NanoUsd(cost), price_version, whole: !row.flag(23)? }
         }
         (None, Usage::Reported(_)) => Cost::Unpriced,
         (None, Usage::Unknown(_)) => Cost::Unknown,
@@ -163,19 +175,21 @@ pub(super) fn to_call(row: &Row) -> Result<(Key, Call), sqlx::Error> {
     let call = Call {
         key: Key { started_at: row.time(4)?, trace_id: record.trace_id, span_id: to_span_id(row, 3)? },
         provider: boxed(6)?,
-        request_model: boxed(7)?,
-        response_model: boxed(8)?,
-        model: boxed(25)?,
-        operation: boxed(9)?,
+        host: boxed(7)?,
+        request_model: boxed(8)?,
+        response_model: boxed(9)?,
+        model: boxed(31)?,
+        operation: boxed(10)?,
         usage,
         cost,
         reported_cost: None,
-        service_tier: boxed(19)?,
-        streaming: row.flag(20)?,
-        duration: duration(row.real(21)?),
-        time_to_first_token: row.maybe_real(22)?.map(duration),
-        error_type: boxed(23)?,
-        dialect: boxed(24)?.unwrap_or_default(),
+        service_tier: boxed(24)?,
+        answered_from_cache: row.flag(25)?,
+        streaming: row.flag(26)?,
+        duration: duration(row.real(27)?),
+        time_to_first_token: row.maybe_real(28)?.map(duration),
+        error_type: boxed(29)?,
+        dialect: boxed(30)?.unwrap_or_default(),
     };
     Ok((record, call))
 }
@@ -208,6 +222,7 @@ pub(super) fn to_key(row: &Row) -> Result<Key, sqlx::Error> {
     Ok(Key { started_at: row.time(0)?, trace_id: to_trace_id(row, 1)?, span_id: to_span_id(row, 2)? })
 }
 
+/// The counts that records have too.
 fn of_tokens(tokens: &Tokens) -> [Value; 5] {
     [tokens.input, tokens.output, tokens.cached_input, tokens.cache_write, tokens.reasoning].map(Value::count)
 }
@@ -220,6 +235,7 @@ fn to_tokens(row: &Row, first: usize) -> Result<Tokens, sqlx::Error> {
         cached_input: row.count(first + 2)?,
         cache_write: row.count(first + 3)?,
         reasoning: row.count(first + 4)?,
+        ..Tokens::default()
     })
 }
 

@@ -50,7 +50,10 @@ const RECORD_FOLDS: &[Fold] = &[
     ("total_tokens", Adds::Numbers("c.input_tokens + c.output_tokens")),
     (COST, Adds::Numbers("c.cost_nanousd")),
     ("unknown_usage_calls", Adds::Rows("COUNT(CASE WHEN c.usage = 'unknown' THEN 1 END)")),
-    ("unpriced_calls", Adds::Rows("COUNT(CASE WHEN c.usage = 'reported' AND c.cost_nanousd IS NULL THEN 1 END)")),
+    (
+        "unpriced_calls",
+        Adds::Rows("COUNT(CASE WHEN c.usage = 'reported' AND (c.cost_nanousd IS NULL OR c.partly_priced) THEN 1 END)"),
+    ),
 ];
 const FREE: &str = "free_requests_used";
 const COST: &str = "cost_nanousd";

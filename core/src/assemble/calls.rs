@@ -192,7 +192,7 @@ pub(super) fn tokens(facts: &Facts) -> Tokens {
     if reasoning > output {
         output = output.saturating_add(reasoning);
     }
-    Tokens { input, output, cached_input, cache_write, reasoning }
+    Tokens { input, output, cached_input, cache_write, reasoning, ..Tokens::default() }
 }
 
 /// What a call used; a failed call without counts used nothing that anyone would charge.

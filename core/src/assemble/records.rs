@@ -177,6 +177,7 @@ impl<'t> About<'t> {
         Call {
             key: self.key(node),
             provider: name(Field::Provider),
+            host: None,
             request_model: name(Field::RequestModel),
             response_model: name(Field::ResponseModel),
             model: None,
@@ -185,6 +186,7 @@ impl<'t> About<'t> {
             cost: Cost::Unknown,
             reported_cost: sighting.spans().find_map(|place| reported_cost(&self.tree.nodes[place])),
             service_tier: name(Field::ServiceTier),
+            answered_from_cache: false,
             streaming,
             duration: node.span.end.since(node.span.start),
             time_to_first_token: sighting.spans().find_map(|place| calls::time_to_first_token(facts(place))),

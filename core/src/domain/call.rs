@@ -23,6 +23,8 @@ pub struct Call {
     pub key: Key,
     /// As the span gave it; the price book knows its other names.
     pub provider: Option<Box<str>>,
+    /// The server that was called: a name in lower case or an address, without the port.
+    pub host: Option<Box<str>>,
     pub request_model: Option<Box<str>>,
     pub response_model: Option<Box<str>>,
     /// As the price list calls it, else as it was told; `None` before it is priced.
@@ -33,7 +35,10 @@ pub struct Call {
     pub cost: Cost,
     /// What the instrumentation itself reckoned, used where we have no price.
     pub reported_cost: Option<NanoUsd>,
+    /// That was served, not that was asked for.
     pub service_tier: Option<Box<str>>,
+    /// A response cache answered and no model: it costs nothing.
+    pub answered_from_cache: bool,
     pub streaming: bool,
     pub duration: Duration,
     pub time_to_first_token: Option<Duration>,
@@ -43,14 +48,20 @@ pub struct Call {
     pub dialect: Box<str>,
 }
 
-/// Token counts of one call. `input` includes `cached_input` and `cache_write`; `output` includes `reasoning`.
+/// Token counts of one call. `input` includes `cached_input`, `cache_write` and `audio_input`; `output` includes `reasoning` and
+/// `audio_output`; `cache_write` includes `cache_write_1h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tokens {
     pub input: u64,
     pub output: u64,
     pub cached_input: u64,
     pub cache_write: u64,
+    /// Written into a cache that lasts for an hour, which costs more than the usual five minutes.
+    pub cache_write_1h: u64,
+    /// Some of it may have been cached: no count says how much.
+    pub audio_input: u64,
     pub reasoning: u64,
+    pub audio_output: u64,
 }
 
 impl Tokens {
@@ -68,7 +79,10 @@ impl Tokens {
         self.output = self.output.saturating_add(other.output);
         self.cached_input = self.cached_input.saturating_add(other.cached_input);
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
+        self.cache_write_1h = self.cache_write_1h.saturating_add(other.cache_write_1h);
+        self.audio_input = self.audio_input.saturating_add(other.audio_input);
         self.reasoning = self.reasoning.saturating_add(other.reasoning);
+        self.audio_output = self.audio_output.saturating_add(other.audio_output);
     }
 }
 
@@ -116,7 +130,10 @@ impl UnknownUsage {
 pub enum Cost {
     Charged {
         cost: NanoUsd,
+        /// The price list with its content, or `reported`, `cached` or `none`.
         price_version: Arc<str>,
+        /// False where tokens have a price only as part of others: their own is not known.
+        whole: bool,
     },
     /// The usage is known, a price is not.
     Unpriced,
@@ -144,11 +161,21 @@ impl Cost {
             Self::Unpriced | Self::Unknown => None,
         }
     }
+
+    /// Charged, and every kind of token by a price of its own.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Charged { whole: true, .. })
+    }
 }
 
 impl Call {
     pub fn failed(&self) -> bool {
         self.error_type.is_some()
+    }
+
+    /// What it used is known, but not what all of it costs.
+    pub fn lacks_price(&self) -> bool {
+        matches!(self.usage, Usage::Reported(_)) && !self.cost.is_whole()
     }
 
     /// The name under which it counts: that of the price list, under which all dated names and aliases of a model are one.

@@ -53,7 +53,9 @@ pub struct Totals {
     pub calls: u64,
     pub failed_calls: u64,
     pub unknown_usage_calls: u64,
+    /// Calls without a price, and those that are not fully priced.
     pub unpriced_calls: u64,
+    /// Without the parts that only prices need: the one-hour cache and audio.
     pub tokens: Tokens,
     /// The sum of the priced calls; `None` where there are calls and none has a price.
     pub cost: Option<NanoUsd>,
@@ -76,10 +78,10 @@ impl Totals {
     fn add(&mut self, call: &Call) {
         self.calls += 1;
         self.failed_calls += u64::from(call.failed());
-        match &call.usage {
+        self.unpriced_calls += u64::from(call.lacks_price());
+        match call.usage {
             Usage::Reported(tokens) => {
-                self.tokens.add(tokens);
-                self.unpriced_calls += u64::from(call.cost.charged().is_none());
+                self.tokens.add(&Tokens { cache_write_1h: 0, audio_input: 0, audio_output: 0, ..tokens });
             }
             Usage::Unknown(_) => self.unknown_usage_calls += 1,
         }

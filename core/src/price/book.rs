@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::charge::PriceLine;
+use super::hosts::Hosts;
 use super::matcher::{Clause, FirstMatch, lower, with_long_dates};
+use super::names::{Led, led};
 
 /// Everything that can be priced. Providers keep their place, so that a place can stand for a provider.
 #[derive(Debug, Default)]
@@ -17,11 +19,16 @@ pub struct PriceBook {
     names: FxHashMap<String, usize>,
     /// Folded starts of names that are not cut at their first dot.
     whole_names: Vec<String>,
+    /// Folded names of providers that exist, but not in this list.
+    elsewhere: FxHashSet<String>,
+    pub(super) hosts: Hosts,
 }
 
 #[derive(Debug)]
 pub(super) struct Provider {
     pub id: Box<str>,
+    /// Its place in the list.
+    place: usize,
     /// Models that are this provider's when a call names no provider.
     model_match: Option<Clause>,
     /// Places of the providers whose models this one sells too, at their prices.
@@ -33,10 +40,28 @@ pub(super) struct Provider {
 #[derive(Debug)]
 pub(super) struct Model {
     pub id: Box<str>,
-    pub version: Arc<str>,
+    pub edition: Edition,
     matcher: Clause,
     pub prices: Vec<PriceLine>,
     pub variants: Vec<PriceLine>,
+}
+
+/// The list that an entry is from.
+#[derive(Debug, Clone)]
+pub(super) struct Edition {
+    /// The name of the list, and the start of a hash of its content.
+    pub version: Arc<str>,
+    /// It is the operator's own.
+    pub is_own: bool,
+}
+
+/// What a name of a provider says.
+pub(super) enum Named<'b> {
+    Provider(&'b Provider),
+    /// It is one that this list does not have, whose models are not for others to price.
+    Elsewhere,
+    /// Nothing: there is none, or it is that of a framework.
+    Nobody,
 }
 
 /// Why an operator's price list was refused. Nothing of it is in force then.
@@ -59,6 +84,8 @@ struct FileBook {
     _unit: Option<IgnoredAny>,
     #[serde(default)]
     whole_names: Vec<String>,
+    #[serde(default)]
+    elsewhere: Vec<String>,
     providers: Vec<FileProvider>,
 }
 
@@ -68,6 +95,8 @@ struct FileProvider {
     id: String,
     #[serde(default)]
     names: Vec<String>,
+    #[serde(default)]
+    hosts: Vec<String>,
     model_match: Option<Clause>,
     fallback: Option<Vec<String>>,
     #[serde(default)]
@@ -91,20 +120,23 @@ impl PriceBook {
     pub fn shipped() -> Self {
         let text = include_str!("../../../prices/prices.json");
         let file: FileBook = serde_json::from_str(text).expect("the list is part of this program, and a test reads it");
-        let version = [file.source.as_deref(), file.version.as_deref()].map(Option::unwrap_or_default).join(" ");
-        Self::default().joined(file, &version.into()).expect("the list is part of this program, and a test reads it")
+        let name = [file.source.as_deref(), file.version.as_deref()].map(Option::unwrap_or_default).join(" ");
+        let edition = Edition { version: version(&name, text), is_own: false };
+        Self::default().joined(file, &edition).expect("the list is part of this program, and a test reads it")
     }
 
     /// This list with an operator's own entries in front of its own. `origin` is where the text came from: it stands in
     /// errors and in the price version of every call that is charged by an entry of it.
     pub fn with_override(self, text: &str, origin: &str) -> Result<Self, OverrideError> {
         let file: FileBook = serde_json::from_str(text).map_err(|error| malformed(&error, origin))?;
-        self.joined(file, &format!("override:{origin}").into())
+        let edition = Edition { version: version(&format!("override:{origin}"), text), is_own: true };
+        self.joined(file, &edition)
             .map_err(|problem| OverrideError::Inconsistent { origin: origin.to_owned(), problem })
     }
 
-    fn joined(mut self, file: FileBook, version: &Arc<str>) -> Result<Self, String> {
+    fn joined(mut self, file: FileBook, edition: &Edition) -> Result<Self, String> {
         self.whole_names.extend(file.whole_names.iter().map(|start| folded(start)));
+        self.elsewhere.extend(file.elsewhere.iter().map(|name| folded(name)));
         let mut fallbacks = Vec::new();
         let mut seen = FxHashSet::default();
         for provider in file.providers {
@@ -113,9 +145,10 @@ impl PriceBook {
                 return Err(format!("provider `{}` stands there twice", provider.id));
             }
             self.names.extend(provider.names.iter().map(|name| (folded(name), place)));
+            provider.hosts.iter().try_for_each(|host| self.hosts.add(host, place))?;
             let target = &mut self.providers[place];
             target.model_match = provider.model_match.or(target.model_match.take());
-            target.join_models(provider.models, version)?;
+            target.join_models(provider.models, edition)?;
             fallbacks.extend(provider.fallback.map(|ids| (place, ids)));
         }
         // Last, since a provider may fall back on one that comes after it.
@@ -137,6 +170,7 @@ impl PriceBook {
         let place = self.providers.len();
         self.providers.push(Provider {
             id: id.into(),
+            place,
             model_match: None,
             fallback: Vec::new(),
             models: Vec::new(),
@@ -147,26 +181,59 @@ impl PriceBook {
     }
 
     /// The provider that a span means by this name: the whole name, else the part before its first dot.
-    pub(super) fn provider(&self, name: &str) -> Option<&Provider> {
-        let name = folded(name);
-        let place = self.names.get(&name).or_else(|| {
-            let (start, _) = name.split_once('.')?;
-            let whole = self.whole_names.iter().any(|whole| name.starts_with(whole));
-            if whole { None } else { self.names.get(start) }
-        })?;
-        self.providers.get(*place)
+    pub(super) fn named(&self, name: Option<&str>) -> Named<'_> {
+        let Some(name) = name.map(folded) else { return Named::Nobody };
+        let start = name.split_once('.').map(|(start, _)| start);
+        let whole = self.whole_names.iter().any(|whole| name.starts_with(whole));
+        let cut = || start.filter(|_| !whole).and_then(|start| self.names.get(start));
+        match self.names.get(&name).or_else(cut) {
+            Some(place) => Named::Provider(&self.providers[*place]),
+            None if whole || [Some(&*name), start].iter().flatten().any(|name| self.elsewhere.contains(*name)) => {
+                Named::Elsewhere
+            }
+            None => Named::Nobody,
+        }
+    }
+
+    /// The provider that leads a model's name: `openrouter/openai/gpt-4o` is OpenRouter's.
+    pub(super) fn leading(&self, model: &str) -> Option<Named<'_>> {
+        let lead = folded(led(model)?.lead?);
+        match self.names.get(&lead) {
+            Some(place) => Some(Named::Provider(&self.providers[*place])),
+            None => self.elsewhere.contains(&lead).then_some(Named::Elsewhere),
+        }
     }
 
     /// The provider that this model is known to come from, for a call that names none.
     pub(super) fn maker(&self, model: &str) -> Option<&Provider> {
+        let model = match led(model) {
+            Some(Led { lead: None, model }) => model,
+            _ => model,
+        };
         let model = lower(model);
         self.providers.iter().find(|provider| provider.model_match.as_ref().is_some_and(|clause| clause.holds(&model)))
     }
 
-    /// The model that a provider means by this name, and whether it is the provider's own (not a fallback's).
+    /// The model that a provider means by this name, and whether it is the provider's own (not a fallback's). What leads the
+    /// name is left out where the provider does not know it and it tells no other seller.
     pub(super) fn model<'a>(&'a self, provider: &'a Provider, name: &str) -> Option<(&'a Model, bool)> {
         let name = lower(name);
-        self.model_as_written(provider, &name).or_else(|| self.model_as_written(provider, &with_long_dates(&name)?))
+        let dated = || self.model_as_written(provider, &with_long_dates(&name)?);
+        let found = self.model_as_written(provider, &name).or_else(dated);
+        found.or_else(|| self.model(provider, self.without_lead(provider, &name)?))
+    }
+
+    /// A lead says nothing new that is the path of an API, the provider itself, or whoever made the model.
+    fn without_lead<'n>(&self, provider: &Provider, name: &'n str) -> Option<&'n str> {
+        let led = led(name)?;
+        let says_nothing = led.lead.is_none_or(|lead| {
+            let lead = self.names.get(&folded(lead));
+            let maker = || self.maker(led.model).map(|maker| maker.place);
+            lead.is_some_and(|lead| {
+                *lead == provider.place || provider.fallback.contains(lead) || maker() == Some(*lead)
+            })
+        });
+        says_nothing.then_some(led.model)
     }
 
     fn model_as_written<'a>(&'a self, provider: &'a Provider, name: &str) -> Option<(&'a Model, bool)> {
@@ -178,7 +245,7 @@ impl PriceBook {
 }
 
 impl Provider {
-    fn join_models(&mut self, files: Vec<FileModel>, version: &Arc<str>) -> Result<(), String> {
+    fn join_models(&mut self, files: Vec<FileModel>, edition: &Edition) -> Result<(), String> {
         let old_places: FxHashMap<Box<str>, usize> =
             self.models.iter().enumerate().map(|(place, model)| (model.id.clone(), place)).collect();
         let mut front = Vec::new();
@@ -191,7 +258,7 @@ impl Provider {
             let place = old_places.get(&file.id).copied();
             let keeps_place = file.matcher.is_none();
             let replaced = place.and_then(|place| old[place].take());
-            let model = file.into_model(replaced.map(|model| model.matcher), version, &self.id)?;
+            let model = file.into_model(replaced.map(|model| model.matcher), edition, &self.id)?;
             match place {
                 Some(place) if keeps_place => old[place] = Some(model),
                 _ => front.push(model),
@@ -209,7 +276,7 @@ impl Provider {
 }
 
 impl FileModel {
-    fn into_model(self, inherited: Option<Clause>, version: &Arc<str>, provider: &str) -> Result<Model, String> {
+    fn into_model(self, inherited: Option<Clause>, edition: &Edition, provider: &str) -> Result<Model, String> {
         if self.prices.iter().any(|line| line.service_tier.is_some()) {
             return Err(format!("model `{}` of `{provider}`: a service tier belongs in `variants`", self.id));
         }
@@ -217,8 +284,13 @@ impl FileModel {
             return Err(format!("model `{}` of `{provider}`: a variant needs a service tier", self.id));
         }
         let matcher = self.matcher.or(inherited).unwrap_or_else(|| Clause::equals(&self.id));
-        Ok(Model { id: self.id, version: Arc::clone(version), matcher, prices: self.prices, variants: self.variants })
+        Ok(Model { id: self.id, edition: edition.clone(), matcher, prices: self.prices, variants: self.variants })
     }
+}
+
+/// A name that stays the same as long as the text does.
+fn version(name: &str, text: &str) -> Arc<str> {
+    format!("{name}+{:08x}", crc32fast::hash(text.as_bytes())).into()
 }
 
 /// Case, spaces, `-` and `_` do not count in a provider's name.

@@ -14,15 +14,21 @@ use crate::domain::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct NanoPerMillion(pub u64);
 
-/// The rates of one call. A kind of token without its own rate is charged as the kind that it is part of: cached and
-/// written input as input, reasoning as output. Input or output without a rate costs nothing.
+/// The rates of one call. A kind of token without its own rate is charged as the kind that it is part of: cached, written and
+/// heard input as input, what is written for an hour as written, cached audio as cached, reasoning and spoken output as
+/// output. Input or output without a rate costs nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
     pub input: Option<NanoPerMillion>,
     pub output: Option<NanoPerMillion>,
     pub cached_input: Option<NanoPerMillion>,
     pub cache_write: Option<NanoPerMillion>,
+    pub cache_write_1h: Option<NanoPerMillion>,
+    pub audio_input: Option<NanoPerMillion>,
+    /// For audio that surely was cached too.
+    pub cached_audio: Option<NanoPerMillion>,
     pub reasoning: Option<NanoPerMillion>,
+    pub audio_output: Option<NanoPerMillion>,
     /// For the call itself, whatever its tokens.
     pub per_call: Option<NanoUsd>,
 }
@@ -38,7 +44,11 @@ pub(super) struct PriceLine {
     output: Option<Steps>,
     cached_input: Option<Steps>,
     cache_write: Option<Steps>,
+    cache_write_1h: Option<Steps>,
+    audio_input: Option<Steps>,
+    cached_audio: Option<Steps>,
     reasoning: Option<Steps>,
+    audio_output: Option<Steps>,
     #[serde(default, deserialize_with = "fee")]
     per_call: Option<NanoUsd>,
 }
@@ -57,6 +67,10 @@ impl PriceLine {
             && self.between.is_none_or(|(start, end)| TimeOfDay::of(at).is_between(start, end))
     }
 
+    fn is_for(&self, tier: &str) -> bool {
+        self.service_tier.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(tier.trim()))
+    }
+
     fn rates(&self, input: u64) -> Rates {
         let at_input = |steps: &Option<Steps>| steps.as_ref().map(|steps| steps.rate(input));
         Rates {
@@ -64,7 +78,11 @@ impl PriceLine {
             output: at_input(&self.output),
             cached_input: at_input(&self.cached_input),
             cache_write: at_input(&self.cache_write),
+            cache_write_1h: at_input(&self.cache_write_1h),
+            audio_input: at_input(&self.audio_input),
+            cached_audio: at_input(&self.cached_audio),
             reasoning: at_input(&self.reasoning),
+            audio_output: at_input(&self.audio_output),
             per_call: self.per_call,
         }
     }
@@ -83,12 +101,13 @@ impl Rates {
         Some(line.rates(input))
     }
 
-    /// Rates of the call's service tier in place of these, each from the first active line that states it.
+    /// Rates of the call's service tier in place of these, each from the first active line that states it. Case does not
+    /// count; a tier that no line has changes nothing.
     pub(super) fn with_tier(self, lines: &[PriceLine], tier: &str, at: Timestamp, input: u64) -> Self {
         lines
             .iter()
             .rev() // so that the first line is laid over the others
-            .filter(|line| line.service_tier.as_deref() == Some(tier) && line.is_active(at))
+            .filter(|line| line.is_for(tier) && line.is_active(at))
             .fold(self, |below, line| below.overlaid(line.rates(input)))
     }
 
@@ -98,7 +117,11 @@ impl Rates {
             output: above.output.or(self.output),
             cached_input: above.cached_input.or(self.cached_input),
             cache_write: above.cache_write.or(self.cache_write),
+            cache_write_1h: above.cache_write_1h.or(self.cache_write_1h),
+            audio_input: above.audio_input.or(self.audio_input),
+            cached_audio: above.cached_audio.or(self.cached_audio),
             reasoning: above.reasoning.or(self.reasoning),
+            audio_output: above.audio_output.or(self.audio_output),
             per_call: above.per_call.or(self.per_call),
         }
     }
@@ -112,18 +135,25 @@ impl Rates {
 /// What one call costs: the exact sum, rounded up, once, here. Parts larger than their whole are charged as stated, and
 /// the rest of the whole as nothing.
 pub(super) fn charge(tokens: &Tokens, rates: &Rates) -> Result<NanoUsd, Unpriced> {
-    let own = |tokens: u64, rate: Option<NanoPerMillion>| if rate.is_some() { tokens } else { 0 };
-    let cached = own(tokens.cached_input, rates.cached_input);
-    let written = own(tokens.cache_write, rates.cache_write);
-    let reasoning = own(tokens.reasoning, rates.reasoning);
+    let kept = own(tokens.cache_write_1h, rates.cache_write_1h);
+    let written = own(tokens.cache_write, rates.cache_write).saturating_sub(kept);
+    let (cached, heard) = (own(tokens.cached_input, rates.cached_input), own(tokens.audio_input, rates.audio_input));
+    let both = heard_from_cache(tokens, rates);
+    let (cached_only, heard_only) = (cached - both, heard - both);
+    let (reasoning, spoken) = (own(tokens.reasoning, rates.reasoning), own(tokens.audio_output, rates.audio_output));
+    let rest = |whole: u64, parts: &[u64]| parts.iter().fold(whole, |rest, part| rest.saturating_sub(*part));
     let parts = [
-        (tokens.input.saturating_sub(cached).saturating_sub(written), rates.input),
-        (cached, rates.cached_input),
+        (rest(tokens.input, &[cached_only, heard_only, both, written, kept]), rates.input),
+        (cached_only, rates.cached_input),
+        (heard_only, rates.audio_input),
+        (both, rates.cached_audio.or(rates.cached_input)),
         (written, rates.cache_write),
-        (tokens.output.saturating_sub(reasoning), rates.output),
+        (kept, rates.cache_write_1h),
+        (rest(tokens.output, &[reasoning, spoken]), rates.output),
         (reasoning, rates.reasoning),
+        (spoken, rates.audio_output),
     ];
-    // 64 × 64 bits fit in 128; the sum of five such products need not.
+    // 64 × 64 bits fit in 128; the sum of nine such products need not.
     let millionths = parts.iter().try_fold(0_u128, |sum, (tokens, rate)| {
         sum.checked_add(u128::from(*tokens) * u128::from(rate.map_or(0, |rate| rate.0)))
     });
@@ -132,6 +162,30 @@ pub(super) fn charge(tokens: &Tokens, rates: &Rates) -> Result<NanoUsd, Unpriced
         .and_then(|cost| cost.checked_add(rates.per_call.map_or(0, |fee| fee.0)))
         .map(NanoUsd)
         .ok_or(Unpriced::Overflow)
+}
+
+/// Whether every kind of token was charged at a rate of its own. It is not where the list has none for a kind that was told, nor
+/// where audio and cached tokens may be the same ones: no count says how many are both.
+pub(super) fn is_whole(tokens: &Tokens, rates: &Rates) -> bool {
+    let kinds = [
+        (tokens.cache_write_1h, rates.cache_write_1h),
+        (tokens.audio_input, rates.audio_input),
+        (tokens.audio_output, rates.audio_output),
+    ];
+    let (cached, heard) = (own(tokens.cached_input, rates.cached_input), tokens.audio_input);
+    kinds.iter().all(|(tokens, rate)| *tokens == 0 || rate.is_some())
+        && heard_from_cache(tokens, rates) == cached.min(heard)
+}
+
+/// Tokens that are charged apart from their whole, as they have a rate.
+fn own(tokens: u64, rate: Option<NanoPerMillion>) -> u64 {
+    if rate.is_some() { tokens } else { 0 }
+}
+
+/// Tokens that must be both cached and audio, as together they are more than the whole input.
+fn heard_from_cache(tokens: &Tokens, rates: &Rates) -> u64 {
+    let (cached, heard) = (own(tokens.cached_input, rates.cached_input), own(tokens.audio_input, rates.audio_input));
+    cached.saturating_add(heard).saturating_sub(tokens.input).min(cached).min(heard)
 }
 
 /// Money in a price list is never negative.
@@ -182,7 +236,7 @@ mod tests {
     }
 
     fn tokens(input: u64, output: u64) -> Tokens {
-        Tokens { input, output, cached_input: 0, cache_write: 0, reasoning: 0 }
+        Tokens { input, output, ..Tokens::default() }
     }
 
     #[test]
@@ -196,7 +250,8 @@ mod tests {
 
     #[test]
     fn parts_have_their_own_rate_or_that_of_their_whole() {
-        let call = Tokens { input: 100, output: 50, cached_input: 30, cache_write: 20, reasoning: 10 };
+        let call =
+            Tokens { input: 100, output: 50, cached_input: 30, cache_write: 20, reasoning: 10, ..Tokens::default() };
         let base = rates(10_000_000, 100_000_000);
         assert_eq!(charge(&call, &base), Ok(NanoUsd(1_000 + 5_000)));
         let cached = Rates { cached_input: Some(NanoPerMillion(1_000_000)), ..base };
@@ -211,9 +266,58 @@ mod tests {
 
     #[test]
     fn parts_larger_than_their_whole_are_charged_as_stated() {
-        let call = Tokens { input: 10, output: 0, cached_input: 30, cache_write: 20, reasoning: 0 };
+        let call = Tokens { input: 10, cached_input: 30, cache_write: 20, ..Tokens::default() };
         let with_cache = Rates { cached_input: Some(NanoPerMillion(1_000_000)), ..rates(10_000_000, 0) };
         assert_eq!(charge(&call, &with_cache), Ok(NanoUsd(30)));
+    }
+
+    #[test]
+    fn what_is_written_for_an_hour_and_what_is_audio_has_its_own_rate() {
+        let call = Tokens { input: 100, output: 50, cache_write: 20, cache_write_1h: 15, ..Tokens::default() };
+        let base = rates(10_000_000, 100_000_000);
+        let kept = Rates { cache_write_1h: Some(NanoPerMillion(30_000_000)), ..base };
+        assert_eq!(charge(&call, &kept), Ok(NanoUsd(850 + 450 + 5_000)));
+        let written = Rates { cache_write: Some(NanoPerMillion(20_000_000)), ..kept };
+        assert_eq!(charge(&call, &written), Ok(NanoUsd(800 + 100 + 450 + 5_000)));
+        assert_eq!(charge(&call, &Rates { cache_write_1h: None, ..written }), Ok(NanoUsd(800 + 400 + 5_000)));
+
+        let call = Tokens { input: 100, output: 50, audio_input: 30, audio_output: 10, ..Tokens::default() };
+        let heard = Rates { audio_input: Some(NanoPerMillion(40_000_000)), ..base };
+        assert_eq!(charge(&call, &heard), Ok(NanoUsd(700 + 1_200 + 5_000)));
+        let spoken = Rates { audio_output: Some(NanoPerMillion(200_000_000)), ..heard };
+        assert_eq!(charge(&call, &spoken), Ok(NanoUsd(700 + 1_200 + 4_000 + 2_000)));
+    }
+
+    #[test]
+    fn audio_that_must_have_been_cached_has_a_rate_too() {
+        let call = |cached_input| Tokens { input: 100, audio_input: 70, cached_input, ..Tokens::default() };
+        let cached = Rates { cached_input: Some(NanoPerMillion(1_000_000)), ..rates(10_000_000, 0) };
+        let heard = Rates { audio_input: Some(NanoPerMillion(40_000_000)), ..cached };
+        let both = Rates { cached_audio: Some(NanoPerMillion(3_000_000)), ..heard };
+        assert_eq!(charge(&call(30), &both), Ok(NanoUsd(30 + 70 * 40)));
+        assert_eq!(charge(&call(50), &both), Ok(NanoUsd(30 + 20 * 3 + 50 * 40)));
+        assert_eq!(charge(&call(50), &heard), Ok(NanoUsd(50 + 50 * 40)));
+        assert_eq!(charge(&call(100), &both), Ok(NanoUsd(30 + 70 * 3)));
+        // Only where all cached tokens or all audio must be both, nothing is left to guess.
+        assert_eq!([30, 50, 100, 0].map(|cached| is_whole(&call(cached), &both)), [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_call_is_whole_if_each_kind_that_was_told_has_a_rate() {
+        let base = rates(1, 1);
+        let whole = |tokens: Tokens, rates: &Rates| is_whole(&tokens, rates);
+        let (kept, none) =
+            (Tokens { input: 9, cache_write: 5, cache_write_1h: 1, ..Tokens::default() }, Tokens::default());
+        let (heard, spoken) =
+            (Tokens { input: 9, audio_input: 1, ..none }, Tokens { output: 9, audio_output: 1, ..none });
+        let usual = Tokens { input: 9, output: 9, cached_input: 3, cache_write: 3, reasoning: 3, ..none };
+        assert_eq!(
+            [none, usual, kept, heard, spoken].map(|tokens| whole(tokens, &base)),
+            [true, true, false, false, false]
+        );
+        let rate = Some(NanoPerMillion(0));
+        let all = Rates { cache_write_1h: rate, audio_input: rate, audio_output: rate, ..base };
+        assert!([kept, heard, spoken].into_iter().all(|tokens| whole(tokens, &all)));
     }
 
     #[test]

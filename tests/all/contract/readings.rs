@@ -2,6 +2,7 @@
 
 use tacho::persist::{Group, RecordFilter, Store};
 use tacho_core::domain::call::{Call, Cost, Tokens, UnknownUsage, Usage};
+use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::record::{Record, Request, Totals};
 
 use super::{known, request, rows, write};
@@ -12,7 +13,9 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
     for (call, unknown) in unattributed.calls.iter_mut().zip(UnknownUsage::ALL) {
         (call.usage, call.cost) = (Usage::Unknown(unknown), Cost::Unknown);
     }
-    let [_, _, _, unpriced, whole] = &mut unattributed.calls[..] else { unreachable!() };
+    let [_, _, told, unpriced, partly] = &mut unattributed.calls[..] else { unreachable!() };
+    // Its cost was told, its usage was not.
+    told.cost = Cost::Charged { cost: NanoUsd(40), price_version: "reported".into(), whole: true };
     *unpriced = Call {
         cost: Cost::Unpriced,
         provider: None,
@@ -22,8 +25,19 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
         error_type: Some("RateLimitError".into()),
         ..unpriced.clone()
     };
-    let tokens = Tokens { input: 5, output: 4, cached_input: 3, cache_write: 2, reasoning: 1 };
-    (whole.usage, whole.service_tier) = (Usage::Reported(tokens), Some("flex".into()));
+    let tokens = Tokens {
+        input: 15,
+        output: 14,
+        cached_input: 3,
+        cache_write: 8,
+        cache_write_1h: 7,
+        audio_input: 6,
+        reasoning: 1,
+        audio_output: 2,
+    };
+    (partly.usage, partly.service_tier) = (Usage::Reported(tokens), Some("flex".into()));
+    (partly.host, partly.answered_from_cache) = (Some("llm.example".into()), true);
+    partly.cost = Cost::Charged { cost: NanoUsd(5), price_version: "v2".into(), whole: false };
     unattributed.record = Record {
         agent: Some("support".into()),
         session: Some("visit".into()),
@@ -37,8 +51,8 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
     write(store, 20, vec![unattributed.clone()]).await;
     assert_eq!(known(store, 20).await, [unattributed]);
     let row = &rows(store, 20).await[0];
-    assert_eq!((row.unknown_usage_calls, row.unpriced_calls, row.llm_errors, row.llm_calls), (3, 1, 1, 5));
-    assert_eq!((row.total_tokens, row.cost_nanousd, row.endpoint.as_deref()), (4 + 9, Some(5), None));
+    assert_eq!((row.unknown_usage_calls, row.unpriced_calls, row.llm_errors, row.llm_calls), (3, 2, 1, 5));
+    assert_eq!((row.total_tokens, row.cost_nanousd, row.endpoint.as_deref()), (4 + 29, Some(45), None));
     assert_eq!((row.agent_id.as_deref(), row.session_id.as_deref()), (Some("support"), Some("visit")));
 }
 

@@ -117,7 +117,7 @@ impl Spoiler<'_> {
 
     async fn calls(&self) {
         let call = |change: &str| of_forty("llm_calls", change) + " AND input_tokens = 100";
-        let cases: [(&str, &str, &[&str]); 8] = [
+        let cases: [(&str, &str, &[&str]); 9] = [
             ("output_tokens = 1", "output_tokens = 0", &["output_tokens 0, not 1", "total_tokens 120, not 121"]),
             ("cached_input_tokens = 1", "cached_input_tokens = 0", &["cached_input_tokens 0, not 1"]),
             ("cache_write_tokens = 1", "cache_write_tokens = 0", &["cache_write_tokens 0, not 1"]),
@@ -125,6 +125,7 @@ impl Spoiler<'_> {
             ("error_type = 'x'", "error_type = NULL", &["llm_errors 0, not 1"]),
             ("cost_nanousd = 99", "cost_nanousd = 100", &["cost_nanousd 120, not 119"]),
             ("cost_nanousd = NULL", "cost_nanousd = 100", &["cost_nanousd 120, not 20", "unpriced_calls 0, not 1"]),
+            ("partly_priced = TRUE", "partly_priced = FALSE", &["unpriced_calls 0, not 1"]),
             ("usage = 'unknown'", "usage = 'reported'", &["unknown_usage_calls 0, not 1"]),
         ];
         for (spoil, undo, lines) in cases {

@@ -6,5 +6,6 @@ pub mod durability;
 mod limit_events;
 mod limits;
 mod notices;
+mod prices;
 mod service;
 mod truth;

@@ -136,12 +136,19 @@ impl Instance {
     fn call(&mut self, asked: &Asked<'_>, nth: u64) -> Call {
         let (provider, model, rate) = MODELS[[0, 0, 0, 0, 0, 0, 1, 1, 2, 3][self.random.random_range(0..10)]];
         let (input, output) = (self.random.random_range(200..4_000), self.random.random_range(50..900));
-        let tokens = Tokens { input, output, cached_input: input / 3, cache_write: input / 20, reasoning: output / 4 };
+        let tokens = Tokens {
+            input,
+            output,
+            cached_input: input / 3,
+            cache_write: input / 20,
+            reasoning: output / 4,
+            ..Tokens::default()
+        };
         let cost = i64::try_from((input + 4 * output) * rate).unwrap();
         let price = if rate == 0 {
             Cost::Unpriced
         } else {
-            Cost::Charged { cost: NanoUsd(cost), price_version: "test".into() }
+            Cost::Charged { cost: NanoUsd(cost), price_version: "test".into(), whole: true }
         };
         let mut call = asked.call(nth, provider, model, tokens, price);
         match self.random.random_range(0..100) {

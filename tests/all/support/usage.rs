@@ -42,6 +42,7 @@ impl Asked<'_> {
         Call {
             key: key(self.number, nth + 1, self.at),
             provider: Some(provider.into()),
+            host: None,
             request_model: Some(model.into()),
             response_model: None,
             model: Some(model.into()),
@@ -50,6 +51,7 @@ impl Asked<'_> {
             cost,
             reported_cost: None,
             service_tier: None,
+            answered_from_cache: false,
             streaming: true,
             duration: self.duration / 2,
             time_to_first_token: Some(self.duration / 10),

@@ -201,8 +201,8 @@ async fn both_databases_answer_every_question() {
     both.check(
         "without-price",
         expect![[r#"
-        provider|model|service_tier|calls|input_tokens|output_tokens|newest_utc
-        house|model-b||1|10|20|2026-05-19 12:30:00
+        provider|model|service_tier|calls|partly_priced|input_tokens|output_tokens|newest_utc
+        house|model-b||1|0|10|20|2026-05-19 12:30:00
     "#]],
     );
     both.check("dearest-requests", expect![[r#"
