@@ -8,6 +8,7 @@ mod export;
 mod healthcheck;
 mod limits;
 mod manual;
+mod prices;
 mod rebuild;
 mod report;
 mod setup;
@@ -54,6 +55,8 @@ enum Verb {
     Rebuild(rebuild::RebuildArguments),
     /// What the limits say, and how they stand.
     Limits(limits::LimitsArguments),
+    /// Which price a call would get, or why it has none.
+    Prices(prices::PricesArguments),
     /// Look at accounts, reset them, put them on another plan.
     Accounts(accounts::AccountsArguments),
     /// How far the sinks are, and sending again.
@@ -117,6 +120,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         },
         Verb::Rebuild(arguments) => told(rebuild::rebuild(&config, &arguments, app::now()).await),
         Verb::Limits(arguments) => told(limits::limits(&config, &arguments, app::now()).await),
+        Verb::Prices(arguments) => priced(prices::prices(&config, &arguments, app::now())),
         Verb::Accounts(arguments) => match accounts::accounts(&config, &arguments, app::now()).await {
             Ok(text) => {
                 say(&text);
@@ -147,6 +151,18 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Verb::Healthcheck => told(healthcheck::healthcheck(&config).await),
         Verb::Completions(arguments) => told(manual::completions(&arguments)),
         Verb::Man(arguments) => told(manual::man(&arguments)),
+    }
+}
+
+/// What is said of a price; to have none is a problem.
+fn priced(said: Result<prices::Shown, prices::PricesError>) -> ExitCode {
+    match said {
+        Ok(shown) => {
+            say(&shown.text);
+            if shown.is_priced { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM) }
+        }
+        Err(error @ prices::PricesError::Json(_)) => complain(&error, PROBLEM),
+        Err(error) => complain(&error, WRONG_USE),
     }
 }
 

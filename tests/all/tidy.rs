@@ -15,7 +15,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
     (
         "cli",
-        &["api", "app", "auth", "config", "export", "limit", "metrics", "persist", "remote", "rights", "telemetry"],
+        &[
+            "api",
+            "app",
+            "auth",
+            "config",
+            "export",
+            "limit",
+            "metrics",
+            "persist",
+            "price",
+            "remote",
+            "rights",
+            "telemetry",
+        ],
     ),
     ("app", EVERYTHING),
     (

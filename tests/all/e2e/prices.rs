@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::durability::{query, until};
+use crate::install::verbs::tacho as tacho_says;
 use crate::support::client::{JSON, post};
 use crate::support::postgres::Postgres;
 use crate::support::tacho_process::Tacho;
@@ -105,4 +106,26 @@ async fn what_was_charged_stays_charged() {
         let verdict = verify.arg("verify").current_dir(&folder).env("TACHO_DATABASE__URL", &url).output().unwrap();
         assert!(verdict.status.success(), "{verdict:?}");
     }
+}
+
+#[test]
+fn the_price_of_a_call_can_be_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    write_price(&folder.path().join("own.json"), 2_500_000_000);
+    std::fs::write(folder.path().join("tacho.toml"), "[prices]\noverride = \"own.json\"\n").unwrap();
+    let check = |arguments: &str, code: i32, said: &str| {
+        let (ended, text) = tacho_says(folder.path(), &arguments.split(' ').collect::<Vec<_>>());
+        assert!(ended == code && text.contains(said), "{arguments}: {ended} {text}");
+    };
+    check("prices model-a --provider house --input 1000", 0, "\ncost: 0.0025 USD\n");
+    check("prices model-a --provider house", 0, "model-a of house, by override:own.json+");
+    check("prices grok-4-0709 --provider openai --host api.x.ai --input 2000 --output 500", 0, "\ncost: 0.0135 USD\n");
+    check("prices gpt-oss-120b --provider openai --host api.cerebras.ai --json", 0, "\"provider\": \"cerebras\"");
+    check("prices gpt-4o --at 2026-05-01", 0, "by genai-prices 0.2.3+");
+    check("prices none-such --provider openai", 1, "no price (unknown_model)");
+    check("prices gpt-4o --host llm.example", 1, "no price (unknown_host)");
+    check("prices gpt-4o --at yesterday", 2, "`yesterday` is no date");
+    check("prices", 2, "<MODEL>");
+    std::fs::write(folder.path().join("own.json"), "{").unwrap();
+    check("prices gpt-4o", 2, "own.json, line 1");
 }

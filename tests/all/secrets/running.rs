@@ -94,9 +94,10 @@ impl Place {
     }
 }
 
-const VERBS: [&[&str]; 9] = [
+const VERBS: [&[&str]; 10] = [
     &["report"],
     &["verify"],
+    &["prices", "gpt-4o"],
     &["limits", "explain"],
     &["limits", "show", "user-0"],
     &["accounts", "list"],
