@@ -88,8 +88,7 @@ HOSTS = {
         'bedrock-runtime.*.api.aws', 'bedrock-mantle.*.api.aws',
     ],
     'azure': [
-        '*.openai.azure.us', '*.openai.azure.cn', '*.inference.ai.azure.com', '*.models.ai.azure.com',
-        'models.inference.ai.azure.com',
+        '*.openai.azure.us', '*.openai.azure.cn', '*.*.inference.ai.azure.com', '*.models.ai.azure.com',
     ],
     'github-copilot': ['*.githubcopilot.com'],
     'mistral': ['codestral.mistral.ai'],

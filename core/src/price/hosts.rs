@@ -49,13 +49,14 @@ impl Hosts {
             return Owner::Untold;
         };
         let host = lower(host);
-        let by_pattern =
-            || self.patterns.iter().rev().find(|(pattern, _)| fits(pattern, &host)).map(|(_, place)| place);
-        match self.whole.get(&*host).or_else(by_pattern) {
-            Some(place) => Owner::Provider(*place),
-            None if is_loopback(&host) => Owner::Untold,
-            None => Owner::Nobody,
+        if let Some(place) = self.whole.get(&*host) {
+            return Owner::Provider(*place);
         }
+        if is_loopback(&host) {
+            return Owner::Untold;
+        }
+        let by_pattern = self.patterns.iter().rev().find(|(pattern, _)| fits(pattern, &host));
+        by_pattern.map_or(Owner::Nobody, |(_, place)| Owner::Provider(*place))
     }
 }
 
