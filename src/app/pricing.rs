@@ -36,12 +36,17 @@ pub(super) fn priced(book: &PriceBook, mut requests: Vec<Request>, before: &[Req
 fn stays_charged(stored: &Call, call: &Call) -> bool {
     stored.cost.charged().is_some()
         && stored.usage == call.usage
-        && stored.provider == call.provider
-        && stored.host == call.host
-        && stored.request_model == call.request_model
-        && stored.response_model == call.response_model
-        && stored.service_tier == call.service_tier
         && stored.answered_from_cache == call.answered_from_cache
+        && is_kept_as(&stored.provider, &call.provider)
+        && is_kept_as(&stored.host, &call.host)
+        && is_kept_as(&stored.request_model, &call.request_model)
+        && is_kept_as(&stored.response_model, &call.response_model)
+        && is_kept_as(&stored.service_tier, &call.service_tier)
+}
+
+/// Databases keep no NUL.
+fn is_kept_as(stored: &Option<Box<str>>, text: &Option<Box<str>>) -> bool {
+    stored == text || text.as_ref().map(|text| text.replace('\0', "")).as_deref() == stored.as_deref()
 }
 
 /// What the price list calls the model: of a failed call, which names only what was asked for, the same as of others.
@@ -170,6 +175,11 @@ mod tests {
         // What does not decide the price may change.
         let late = Call { duration: Duration::from_secs(1), error_type: Some("x".into()), ..call() };
         assert_eq!(shown(&again(9, late, &stored)), "5 override:own.json");
+        // As it is kept: without the NUL that no database takes.
+        let mut kept = stored[0].clone();
+        kept.calls[0].service_tier = Some("ab".into());
+        let nul = Call { service_tier: Some("a\0b".into()), ..call() };
+        assert_eq!(shown(&again(9, nul, &[kept])), "5 override:own.json");
         // The key of its record, too.
         let mut moved = stored[0].clone();
         moved.record.key.span_id = SpanId::from_bytes(&[9; 8]).unwrap();

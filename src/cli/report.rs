@@ -125,7 +125,8 @@ fn as_table(group: Group, rows: &[SummaryRow]) -> String {
         text += &format!("{unknown} calls did not report their usage: tokens and cost are higher than shown\n");
     }
     if unpriced > 0 {
-        text += &format!("{unpriced} calls have no price: the cost is higher than shown\n");
+        text +=
+            &format!("{unpriced} calls have no price, or not for all of their tokens: the cost is higher than shown\n");
     }
     text
 }
