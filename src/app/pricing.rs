@@ -56,7 +56,7 @@ fn listed_model(book: &PriceBook, call: &Call) -> Option<Box<str>> {
 
 fn cost(book: &PriceBook, call: &Call) -> Cost {
     let charged = |cost, version: &str| Cost::Charged { cost, price_version: version.into(), whole: true };
-    let told = call.reported_cost.map(|cost| charged(cost, REPORTED));
+    let told = call.reported_cost.filter(|cost| *cost <= Cost::MOST).map(|cost| charged(cost, REPORTED));
     if call.answered_from_cache {
         return charged(NanoUsd(0), CACHED);
     }
@@ -229,7 +229,9 @@ mod tests {
         check(told.clone(), "5 override:own.json");
         check(Call { request_model: Some("x".into()), ..told.clone() }, "40 reported");
         check(Call { request_model: Some("free".into()), ..told.clone() }, "40 reported");
-        check(Call { usage: Usage::Unknown(UnknownUsage::Missing), ..told.clone() }, "40 reported");
+        let unknown = Call { usage: Usage::Unknown(UnknownUsage::Missing), ..told.clone() };
+        check(unknown.clone(), "40 reported");
+        check(Call { reported_cost: Some(NanoUsd(i64::MAX)), ..unknown }, "Unknown");
         let stranger = Call {
             provider: Some("openai".into()),
             host: Some("llm.example".into()),

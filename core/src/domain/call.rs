@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_charge_that_cannot_be_is_none() {
-        let charged = |nano| Cost::Charged { cost: NanoUsd(nano), price_version: "v".into() };
+        let charged = |nano| Cost::Charged { cost: NanoUsd(nano), price_version: "v".into(), whole: true };
         assert_eq!(charged(Cost::MOST.0).plausible(), charged(Cost::MOST.0));
         assert_eq!(charged(Cost::MOST.0 + 1).plausible(), Cost::Unpriced);
         assert_eq!(charged(-1).plausible(), charged(-1));
