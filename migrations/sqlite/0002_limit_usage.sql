@@ -12,6 +12,24 @@ CREATE TABLE limit_usage (
 ) WITHOUT ROWID;
 CREATE INDEX limit_usage_by_limit ON limit_usage (limit_name, used);
 
+-- What each record is charged by each limit, moved in the same transaction; limit_usage is the sum of it. calls says which of the record's
+-- calls count: all where it is empty, else those of the model whose name stands behind an equals sign. amount is what they come to by the meter;
+-- estimate is what was held for the request beyond that, as long as the usage of some call is not known. A rate is not counted in limit_usage,
+-- and has a row only where there is an estimate.
+CREATE TABLE limit_charges (
+    record_started_at TEXT NOT NULL,
+    trace_id TEXT NOT NULL,
+    record_span_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    calls TEXT NOT NULL,
+    meter TEXT NOT NULL CHECK (meter IN ('requests', 'tokens', 'input_tokens', 'output_tokens', 'cost')),
+    counted INTEGER NOT NULL,
+    amount INTEGER NOT NULL,
+    estimate INTEGER NOT NULL,
+    PRIMARY KEY (record_started_at, trace_id, record_span_id, key, calls)
+) WITHOUT ROWID;
+CREATE INDEX limit_charges_by_key ON limit_charges (key);
+
 -- Names this database among those that share limits.
 CREATE TABLE database_identity (
     id TEXT NOT NULL PRIMARY KEY

@@ -198,12 +198,12 @@ impl Writer {
         };
         let changes: Vec<Change> = known.into_iter().map(joined).collect();
         let rules = self.limits.rules();
-        if rules.is_empty() {
+        if rules.is_empty() && !work.is_charged() {
             work.commit(&changes, checkpoint, now).await?;
         } else {
             let prepared = work.prepare(&changes, now).await?;
             let settling = Settling::of(&self.limits, &rules, &prepared);
-            let counted = prepared.commit(&settling.counters(), checkpoint).await?;
+            let counted = prepared.commit(&settling.recharges(), &settling.counters(), checkpoint).await?;
             settling.tell(&self.limits, &counted);
         }
         let rewritten: FxHashMap<TraceId, &Change> = changes.iter().map(|change| (change.trace_id, change)).collect();

@@ -1,12 +1,12 @@
-//! `tacho rebuild`: sets accounts that differ from their records to the sum of these, and says which.
+//! `tacho rebuild`: sets accounts and counters of quotas that differ from their records to the sum of these, and says which.
 
 use clap::Args;
 
 use super::actor::act;
 use super::report::grouped;
-use super::verify::account;
+use super::verify::{account, plain};
 use crate::config::Config;
-use crate::persist::{Mended, PersistError, Store};
+use crate::persist::{Mended, MendedCounter, PersistError, Store};
 use tacho_core::domain::time::Timestamp;
 
 #[derive(Args)]
@@ -28,24 +28,42 @@ pub(super) async fn rebuild(
     Ok(as_text(&mended?, arguments.dry_run))
 }
 
-async fn mend(store: &Store, arguments: &RebuildArguments, now: Timestamp) -> Result<Vec<Mended>, PersistError> {
+#[derive(Default)]
+struct Found {
+    accounts: Vec<Mended>,
+    counters: Vec<MendedCounter>,
+    charges: usize,
+}
+
+async fn mend(store: &Store, arguments: &RebuildArguments, now: Timestamp) -> Result<Found, PersistError> {
     let rebuild = store.rebuild(now).await?;
-    let mended = rebuild.mended().to_vec();
+    let (accounts, counters) = (rebuild.mended().to_vec(), rebuild.counters().to_vec());
+    let mended = Found { accounts, counters, charges: rebuild.charges() };
     if !arguments.dry_run {
         rebuild.commit(&act(None, now)).await?;
     }
     Ok(mended)
 }
 
-fn as_text(mended: &[Mended], dry_run: bool) -> String {
-    let mut lines: Vec<String> = mended.iter().map(line).collect();
-    let how_many = grouped(i64::try_from(mended.len()).unwrap_or(i64::MAX));
-    lines.push(match (mended, dry_run) {
+fn as_text(found: &Found, dry_run: bool) -> String {
+    let Found { accounts, counters, charges } = found;
+    let mut lines: Vec<String> = accounts.iter().map(line).chain(counters.iter().map(counter_line)).collect();
+    let parts =
+        [("accounts", accounts.len()), ("counters of quotas", counters.len()), ("charges of records", *charges)];
+    let mended = parts.into_iter().filter(|(_, many)| *many > 0);
+    let mended: Vec<String> =
+        mended.map(|(what, many)| format!("{what}: {}", grouped(i64::try_from(many).unwrap_or(i64::MAX)))).collect();
+    lines.push(match (&mended[..], dry_run) {
         ([], _) => "every account is the sum of its records; nothing was changed".to_owned(),
-        (_, true) => format!("accounts to mend: {how_many}; nothing was changed"),
-        (_, false) => format!("accounts mended: {how_many}"),
+        (mended, true) => format!("to mend: {}; nothing was changed", mended.join(", ")),
+        (mended, false) => format!("mended: {}", mended.join(", ")),
     });
     lines.join("\n")
+}
+
+fn counter_line(mended: &MendedCounter) -> String {
+    let before = mended.before.map_or_else(|| "nothing".to_owned(), grouped);
+    format!("limit {} {}: {before} -> {}", plain(&mended.limit), plain(&mended.subject), grouped(mended.after))
 }
 
 fn line(mended: &Mended) -> String {
@@ -78,8 +96,16 @@ mod tests {
         ];
         let lines = "acme/ann: tokens 1 -> 2_000\n\
                      acme/bob: created, requests 0 -> 1, tokens 0 -> 2_000, cost_nanousd 0 -> 3\n";
-        assert_eq!(as_text(&mended, false), format!("{lines}accounts mended: 2"));
-        assert_eq!(as_text(&mended, true), format!("{lines}accounts to mend: 2; nothing was changed"));
-        assert_eq!(as_text(&[], true), "every account is the sum of its records; nothing was changed");
+        let found = Found { accounts: mended.to_vec(), ..Found::default() };
+        assert_eq!(as_text(&found, false), format!("{lines}mended: accounts: 2"));
+        assert_eq!(as_text(&found, true), format!("{lines}to mend: accounts: 2; nothing was changed"));
+        let nothing = "every account is the sum of its records; nothing was changed";
+        assert_eq!(as_text(&Found::default(), true), nothing);
+        let counter = |before| MendedCounter { limit: "t".into(), subject: "{}".into(), before, after: 600 };
+        let counters = vec![counter(Some(3600)), counter(None)];
+        assert_eq!(
+            as_text(&Found { counters, charges: 1, ..Found::default() }, false),
+            "limit t {}: 3_600 -> 600\nlimit t {}: nothing -> 600\nmended: counters of quotas: 2, charges of records: 1"
+        );
     }
 }

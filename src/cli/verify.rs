@@ -1,5 +1,5 @@
-//! `tacho verify`: whether accounts are the sum of their records and records the sum of their calls; what is not, line
-//! by line.
+//! `tacho verify`: whether accounts are the sum of their records, records the sum of their calls and counters of quotas what
+//! records are charged; what is not, line by line.
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -43,9 +43,10 @@ pub(super) async fn verify(config: &Config, arguments: &VerifyArguments) -> Resu
 
 /// A table of what differs, or one line where nothing does.
 fn as_text(found: &Verification) -> String {
-    let Checked { accounts, records, calls } = found.checked;
+    let Checked { accounts, records, calls, counters } = found.checked;
+    let [accounts, records, calls, counters] = [accounts, records, calls, counters].map(grouped);
     let checked =
-        format!("checked {} accounts, {} records, {} calls", grouped(accounts), grouped(records), grouped(calls));
+        format!("checked {accounts} accounts, {records} records, {calls} calls, {counters} counters of quotas");
     if found.is_clean() {
         return format!("all is right; {checked}");
     }
@@ -65,6 +66,10 @@ fn cells(difference: &Difference) -> [String; 5] {
     let key = match &difference.key {
         RowKey::Account { tenant, user_id } => account(tenant, user_id),
         RowKey::Span { started_at, trace_id, span_id } => format!("{started_at} {trace_id} {span_id}"),
+        RowKey::Limit { limit, subject, period_started_at, key } => {
+            let since = period_started_at.as_deref().unwrap_or(key);
+            format!("{} {} {since}", plain(limit), plain(subject))
+        }
     };
     let (stored, computed) = (number(difference.stored), number(difference.computed));
     [difference.kind.label().to_owned(), key, difference.column.clone(), stored, computed]
@@ -91,7 +96,7 @@ mod tests {
     use crate::persist::What;
 
     fn found(differences: Vec<Difference>, not_listed: i64) -> Verification {
-        Verification { checked: Checked { accounts: 2, records: 3000, calls: 4 }, differences, not_listed }
+        Verification { checked: Checked { accounts: 2, records: 3000, calls: 4, counters: 5 }, differences, not_listed }
     }
 
     fn two() -> Vec<Difference> {
@@ -111,7 +116,10 @@ mod tests {
 
     #[test]
     fn what_is_right_is_said_with_how_much_was_looked_at() {
-        assert_eq!(as_text(&found(vec![], 0)), "all is right; checked 2 accounts, 3_000 records, 4 calls");
+        assert_eq!(
+            as_text(&found(vec![], 0)),
+            "all is right; checked 2 accounts, 3_000 records, 4 calls, 5 counters of quotas"
+        );
     }
 
     #[test]
@@ -121,7 +129,7 @@ mod tests {
              missing account  acme/a\nb\u{1b}                    accounts      -1_234         0
              record           2026-05-19T10:00:00.000000Z 0a 0b  cost_nanousd    null      null
             and 7 more
-            differences: 9; checked 2 accounts, 3_000 records, 4 calls"]]
+            differences: 9; checked 2 accounts, 3_000 records, 4 calls, 5 counters of quotas"]]
         .assert_eq(&as_text(&found(two(), 7)));
     }
 

@@ -21,6 +21,8 @@ pub enum Meter {
 }
 
 impl Meter {
+    pub const ALL: [Self; 5] = [Self::Requests, Self::Tokens, Self::InputTokens, Self::OutputTokens, Self::Cost];
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Requests => "requests",

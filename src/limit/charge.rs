@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::amount::Usage;
+use super::amount::{Meter, Usage};
 use super::rule::{Kind, Rule, Tier, Traits};
 use super::shared::Key;
 use super::subject::{self, Since, Subject, Subjects};
 use tacho_core::domain::call::Usage as CallUsage;
-use tacho_core::domain::counter::Counter;
+use tacho_core::domain::counter::{Charged, Counter};
 use tacho_core::domain::money::NanoUsd;
 use tacho_core::domain::record::Request;
 use tacho_core::domain::time::Timestamp;
@@ -24,9 +24,54 @@ pub struct Charge {
     /// When the period ends, if it does.
     pub ends: Option<Timestamp>,
     pub amount: i64,
+    /// Beyond that: what was held for the request, as long as the usage of some call is not known.
+    pub estimate: i64,
     pub subject: String,
     /// Whose calls these are, where the limit tells models apart.
     pub model: Option<Box<str>>,
+}
+
+impl Charge {
+    pub fn total(&self) -> i64 {
+        self.amount.saturating_add(self.estimate)
+    }
+
+    /// As it is kept beside the record.
+    pub fn kept(&self) -> Charged {
+        Charged {
+            key: self.key.0,
+            calls: self.calls(),
+            meter: self.rule.meter.label().into(),
+            counted: self.period.is_some(),
+            amount: self.amount,
+            estimate: self.estimate,
+        }
+    }
+
+    /// Whether this is what was kept, whatever it came to.
+    pub fn is(&self, kept: &Charged) -> bool {
+        self.key.0 == kept.key && self.calls() == kept.calls
+    }
+
+    fn calls(&self) -> Box<str> {
+        if !self.rule.by_model() {
+            return "".into();
+        }
+        // Under the name that is stored, which has no NUL characters.
+        format!("={}", self.model.as_deref().unwrap_or_default().replace('\0', "")).into()
+    }
+
+    /// The counter that it moves, by nothing yet; a rate has none.
+    pub fn counter(&self) -> Option<Counter> {
+        Some(Counter {
+            key: self.key.0,
+            limit: Arc::clone(&self.rule.name),
+            subject: self.subject.clone(),
+            period_started_at: self.period?,
+            period_ends_at: self.ends,
+            change: 0,
+        })
+    }
 }
 
 /// All that one request is charged. Where a limit tells models apart, each counts its own calls.
@@ -83,6 +128,7 @@ fn charge(
         period: period.map(|period| period.start),
         ends: period.and_then(|period| period.end),
         amount: usage.of(rule.meter),
+        estimate: 0,
         subject: text,
         model: traits.model.filter(|_| rule.by_model()).map(Into::into),
     }
@@ -106,22 +152,26 @@ fn by_model(request: &Request) -> BTreeMap<Option<&str>, Usage> {
     models
 }
 
-/// The sums of many charges, those that went (`-`) and those that came (`+`), of quotas only and without those that come to nothing.
-pub fn counters<'c>(gone: impl Iterator<Item = &'c Charge>, come: impl Iterator<Item = &'c Charge>) -> Vec<Counter> {
-    let signed = gone.map(|charge| (charge, -1)).chain(come.map(|charge| (charge, 1)));
-    let mut counters: BTreeMap<Key, Counter> = BTreeMap::new();
-    for (charge, sign) in signed {
-        let Some(period) = charge.period else { continue };
-        let counter = counters.entry(charge.key).or_insert_with(|| Counter {
-            key: charge.key.0,
-            limit: Arc::clone(&charge.rule.name),
-            subject: charge.subject.clone(),
-            period_started_at: period,
-            period_ends_at: charge.ends,
-            change: 0,
-        });
-        counter.change = counter.change.saturating_add(sign * charge.amount);
+/// What a request comes to now by a charge that was kept, whether or not its limit is still known.
+pub fn amount_of(request: &Request, kept: &Charged) -> i64 {
+    let usage = match kept.calls.strip_prefix('=') {
+        None => Usage::new(1, &request.record.totals.tokens, request.record.totals.cost),
+        Some(model) => {
+            let name = |found: &Option<&str>| found.unwrap_or_default().replace('\0', "") == model;
+            let mut usages = by_model(request).into_iter();
+            usages.find(|(found, _)| name(found)).map(|(_, usage)| usage).unwrap_or_default()
+        }
+    };
+    Meter::ALL.into_iter().find(|meter| meter.label() == &*kept.meter).map_or(0, |meter| usage.of(meter))
+}
+
+/// The sums of many changes, by counter, without those that come to nothing.
+pub fn counters(changes: impl Iterator<Item = (Counter, i64)>) -> Vec<Counter> {
+    let mut counters: BTreeMap<u128, (Counter, i128)> = BTreeMap::new();
+    for (counter, change) in changes {
+        counters.entry(counter.key).or_insert((counter, 0)).1 += i128::from(change);
     }
-    counters.retain(|_, counter| counter.change != 0);
-    counters.into_values().collect()
+    let saturated = |change: i128| i64::try_from(change).unwrap_or(if change < 0 { i64::MIN } else { i64::MAX });
+    let changed = counters.into_values().filter(|(_, change)| *change != 0);
+    changed.map(|(counter, change)| Counter { change: saturated(change), ..counter }).collect()
 }

@@ -27,7 +27,7 @@ mod tests;
 
 pub use amount::{Amount, Dollars, Figure, Meter, Usage};
 pub use attempt::{Reason, Stand};
-pub use charge::{Charge, charges, counters};
+pub use charge::{Charge, amount_of, charges, counters};
 pub use config::{Backend, LimitsConfig, RefusalForm, Rules, plan_rule};
 pub use explain::{Explained, explain};
 pub use hold::{Origin, Reservation};

@@ -66,7 +66,7 @@ impl Store {
         let values = [Value::time(at), Value::text(limit.unwrap_or_default()), Value::Int(most.into())];
         let to_row = |row: &Row| {
             Ok(CounterRow {
-                key: to_key(row)?,
+                key: to_key(row, 0)?,
                 limit: row.text(1)?,
                 subject: row.text(2)?,
                 period_started_at: row.time(3)?,
@@ -86,7 +86,9 @@ pub(super) async fn count(tx: &mut Tx, counters: &[Counter], now: Timestamp) -> 
         "INSERT INTO limit_usage \
          (key, limit_name, subject, period_started_at, period_ends_at, used, version, updated_at) {{rows}} \
          ON CONFLICT (key) DO UPDATE SET used = {}, \
-         version = limit_usage.version + 1, updated_at = excluded.updated_at RETURNING key, used, version",
+         version = limit_usage.version + 1, limit_name = excluded.limit_name, subject = excluded.subject, \
+         period_started_at = excluded.period_started_at, period_ends_at = excluded.period_ends_at, \
+         updated_at = excluded.updated_at RETURNING key, used, version",
         plus("limit_usage.used", "excluded.used")
     );
     tx.bulk(&sql, KINDS, rows).await?.iter().map(to_counted).collect()
@@ -106,14 +108,14 @@ fn to_values(counter: &Counter, now: Timestamp) -> Values {
 }
 
 fn to_counted(row: &Row) -> Result<Counted, PersistError> {
-    Ok(Counted { key: to_key(row)?, used: row.int(1)?, version: row.count(2)? })
+    Ok(Counted { key: to_key(row, 0)?, used: row.int(1)?, version: row.count(2)? })
 }
 
-fn key_text(key: u128) -> String {
+pub(super) fn key_text(key: u128) -> String {
     format!("{key:032x}")
 }
 
-fn to_key(row: &Row) -> Result<u128, sqlx::Error> {
-    let text = row.text(0)?;
+pub(super) fn to_key(row: &Row, column: usize) -> Result<u128, sqlx::Error> {
+    let text = row.text(column)?;
     u128::from_str_radix(&text, 16).map_err(|_| sqlx::Error::Decode(format!("`{text}` is no key of a counter").into()))
 }

@@ -1,10 +1,12 @@
-//! Mends accounts from their records, where `verify` says that they differ. It never touches a record or a call.
+//! Mends accounts and counters of quotas from their records, where `verify` says that they differ. It never touches a record or a
+//! call.
 
 use std::collections::BTreeSet;
 
 use super::PersistError;
 use super::accounts::{self, Opening, account_id};
 use super::audit::{self, Act, Done};
+use super::ledger::{self, MendedCounter};
 use super::store::{Store, Tx};
 use super::verify::{WITHOUT_ACCOUNT, differing_accounts};
 use tacho_core::domain::account::{AccountId, Used};
@@ -19,6 +21,8 @@ const CHUNK: usize = 1_000;
 pub struct Rebuild {
     tx: Tx,
     mended: Vec<Mended>,
+    charges: usize,
+    counters: Vec<MendedCounter>,
 }
 
 /// What was done to one account.
@@ -37,18 +41,30 @@ impl Rebuild {
         &self.mended
     }
 
+    /// Those of quotas.
+    pub fn counters(&self) -> &[MendedCounter] {
+        &self.counters
+    }
+
+    /// How much of what records are charged by limits was not what they say.
+    pub fn charges(&self) -> usize {
+        self.charges
+    }
+
     pub async fn commit(mut self, act: &Act<'_>) -> Result<(), PersistError> {
         for mended in self.mended.chunks(CHUNK) {
             let done: Vec<Done<'_>> = mended.iter().map(done).collect();
             audit::note(&mut self.tx, act, &done).await?;
         }
+        let counters: Vec<Done<'_>> = self.counters.iter().map(counter_done).collect();
+        audit::note(&mut self.tx, act, &counters).await?;
         self.tx.commit().await
     }
 }
 
 impl Store {
     /// Counts anew every account that differs from its records, and opens those that are missing on the plan and in the period of
-    /// their last record, or where they were last reset by hand.
+    /// their last record, or where they were last reset by hand; then every counter of a quota that differs from what its records are charged.
     /// Until it is committed or dropped, nobody else writes to SQLite, or to these accounts in Postgres. Counted is what others
     /// have committed; whoever still waits for an account adds to what was counted.
     pub async fn rebuild(&self, now: Timestamp) -> Result<Rebuild, PersistError> {
@@ -72,7 +88,8 @@ impl Store {
             }
             accounts::write_used(&mut tx, locked.iter(), now).await?;
         }
-        Ok(Rebuild { tx, mended })
+        let (charges, counters) = ledger::mend(&mut tx, now).await?;
+        Ok(Rebuild { tx, mended, charges, counters })
     }
 }
 
@@ -108,4 +125,10 @@ async fn open_missing(tx: &mut Tx, plans: &Plans, now: Timestamp) -> Result<BTre
 
 fn done(mended: &Mended) -> Done<'_> {
     Done::to("account.rebuild", &mended.account, audit::used(&mended.before), audit::used(&mended.after))
+}
+
+fn counter_done(mended: &MendedCounter) -> Done<'_> {
+    let used = |used: Option<i64>| Some(serde_json::json!({"used": used}));
+    let object = format!("{} {}", mended.limit, mended.subject);
+    Done { before: used(mended.before), after: used(Some(mended.after)), ..Done::on("limit.rebuild", object) }
 }

@@ -1,9 +1,10 @@
-//! Proves that accounts are the fold of their records and records the fold of their calls. The databases do the comparing, so that
-//! only what differs comes back; nothing is ever written here.
+//! Proves that accounts are the fold of their records, records the fold of their calls and counters of quotas the fold of what records
+//! are charged. The databases do the comparing, so that only what differs comes back; nothing is ever written here.
 
 use serde::Serialize;
 
 use super::PersistError;
+use super::ledger;
 use super::query::belongs;
 use super::rows::RECORD_KEY;
 use super::store::{Store, Tx};
@@ -78,6 +79,8 @@ pub struct Checked {
     pub accounts: i64,
     pub records: i64,
     pub calls: i64,
+    /// Of quotas, in `limit_usage`.
+    pub counters: i64,
 }
 
 /// One column of one row that is not what the rows below it add up to.
@@ -99,15 +102,24 @@ pub enum What {
     Record,
     /// A call belongs to no record: of `records` there are 0 and should be 1.
     OrphanCall,
+    /// What a record is charged by a limit is not what it says.
+    LimitCharge,
+    /// What was used of a quota is not what records are charged.
+    LimitUsage,
 }
 
 impl What {
+    const ALL: [Self; 6] =
+        [Self::Account, Self::MissingAccount, Self::Record, Self::OrphanCall, Self::LimitCharge, Self::LimitUsage];
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Account => "account",
             Self::MissingAccount => "missing account",
             Self::Record => "record",
             Self::OrphanCall => "orphan call",
+            Self::LimitCharge => "limit charge",
+            Self::LimitUsage => "limit usage",
         }
     }
 }
@@ -115,8 +127,22 @@ impl What {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum RowKey {
-    Account { tenant: String, user_id: String },
-    Span { started_at: String, trace_id: String, span_id: String },
+    Account {
+        tenant: String,
+        user_id: String,
+    },
+    Span {
+        started_at: String,
+        trace_id: String,
+        span_id: String,
+    },
+    /// The period is not known of a counter that is missing.
+    Limit {
+        limit: String,
+        subject: String,
+        period_started_at: Option<String>,
+        key: String,
+    },
 }
 
 impl Verification {
@@ -131,7 +157,7 @@ impl Store {
         let mut tx = self.snapshot().await?;
         let checked = count(&mut tx).await?;
         let (mut differences, mut all) = (Vec::new(), 0);
-        for what in [What::Account, What::MissingAccount, What::Record, What::OrphanCall] {
+        for what in What::ALL {
             let found = tx.fetch(&statement(what), &[Value::Int(most.into())]).await?;
             all += found.first().map_or(Ok(0), |row| row.int(row.len() - 1))?;
             let room = (most as usize).saturating_sub(differences.len());
@@ -171,10 +197,10 @@ pub(super) fn differing_accounts() -> String {
 
 async fn count(tx: &mut Tx) -> Result<Checked, PersistError> {
     let sql = "SELECT (SELECT COUNT(*) FROM billing_accounts), (SELECT COUNT(*) FROM usage_records), \
-               (SELECT COUNT(*) FROM llm_calls)";
+               (SELECT COUNT(*) FROM llm_calls), (SELECT COUNT(*) FROM limit_usage)";
     let found = tx.fetch(sql, &[]).await?;
     let number = |column| found.first().map_or(Ok(0), |row| row.int(column));
-    Ok(Checked { accounts: number(0)?, records: number(1)?, calls: number(2)? })
+    Ok(Checked { accounts: number(0)?, records: number(1)?, calls: number(2)?, counters: number(3)? })
 }
 
 /// Answers with a line for each difference, at most `$1`: the key, the column, what is stored, what is folded and how many lines
@@ -182,8 +208,10 @@ async fn count(tx: &mut Tx) -> Result<Checked, PersistError> {
 fn statement(what: What) -> String {
     let one_missing = "CAST(0 AS BIGINT), CAST(1 AS BIGINT), COUNT(*) OVER ()";
     match what {
-        What::Account => lines(&folded_accounts(), "tenant, user_id", ACCOUNT_FOLDS),
-        What::Record => lines(&folded_records(), RECORD_KEY, RECORD_FOLDS),
+        What::Account => lines(&folded_accounts(), "tenant, user_id", &names(ACCOUNT_FOLDS)),
+        What::Record => lines(&folded_records(), RECORD_KEY, &names(RECORD_FOLDS)),
+        What::LimitCharge => lines(&ledger::folded_charges(), ledger::CHARGE_KEY, ledger::CHARGE_COLUMNS),
+        What::LimitUsage => lines(&ledger::folded_counters(), ledger::COUNTER_KEY, ledger::COUNTER_COLUMNS),
         What::MissingAccount => format!(
             "SELECT r.tenant, r.user_id, 'accounts', {one_missing} FROM {WITHOUT_ACCOUNT} \
              GROUP BY r.tenant, r.user_id ORDER BY r.tenant, r.user_id LIMIT $1"
@@ -198,15 +226,15 @@ fn statement(what: What) -> String {
 }
 
 /// Of the rows that differ, which are few, each column that does gets a line.
-fn lines(folded: &str, key: &str, folds: &[Fold]) -> String {
-    let differ = (0..folds.len()).map(differs).collect::<Vec<_>>().join(" OR ");
-    let line = |(n, (column, _)): (usize, &Fold)| {
+fn lines(folded: &str, key: &str, columns: &[&str]) -> String {
+    let differ = (0..columns.len()).map(differs).collect::<Vec<_>>().join(" OR ");
+    let line = |(n, column): (usize, &&str)| {
         let differs = differs(n);
         format!(
             "SELECT {key}, '{column}' AS name, stored_{n} AS stored, folded_{n} AS folded FROM differing WHERE {differs}"
         )
     };
-    let lines: Vec<String> = folds.iter().enumerate().map(line).collect();
+    let lines: Vec<String> = columns.iter().enumerate().map(line).collect();
     format!(
         "WITH {folded}, differing AS MATERIALIZED (SELECT * FROM folded WHERE {differ}), lines AS ({}) \
          SELECT {key}, name, stored, folded, COUNT(*) OVER () FROM lines ORDER BY {key}, name LIMIT $1",
@@ -214,8 +242,12 @@ fn lines(folded: &str, key: &str, folds: &[Fold]) -> String {
     )
 }
 
-fn differs(n: usize) -> String {
+pub(super) fn differs(n: usize) -> String {
     format!("stored_{n} IS DISTINCT FROM folded_{n}")
+}
+
+fn names(folds: &[Fold]) -> Vec<&'static str> {
+    folds.iter().map(|(column, _)| *column).collect()
 }
 
 /// `folded`: each account with what is stored and what its records add up to. Free records have an index of their own, so that what
@@ -278,11 +310,17 @@ fn join(parts: impl Iterator<Item = String>) -> String {
 fn difference(what: What, row: &Row) -> Result<Difference, sqlx::Error> {
     let (key, next) = match what {
         What::Account | What::MissingAccount => (RowKey::Account { tenant: row.text(0)?, user_id: row.text(1)? }, 2),
-        What::Record | What::OrphanCall => {
-            let started_at = row.time(0)?.to_string();
-            (RowKey::Span { started_at, trace_id: row.text(1)?, span_id: row.text(2)? }, 3)
+        What::Record | What::OrphanCall => (span(row)?, 3),
+        What::LimitCharge => (span(row)?, 5),
+        What::LimitUsage => {
+            let period_started_at = row.maybe_time(2)?.map(|start| start.to_string());
+            (RowKey::Limit { limit: row.text(0)?, subject: row.text(1)?, period_started_at, key: row.text(3)? }, 4)
         }
     };
     let (stored, computed) = (row.maybe_int(next + 1)?, row.maybe_int(next + 2)?);
     Ok(Difference { kind: what, key, column: row.text(next)?, stored, computed })
+}
+
+fn span(row: &Row) -> Result<RowKey, sqlx::Error> {
+    Ok(RowKey::Span { started_at: row.time(0)?.to_string(), trace_id: row.text(1)?, span_id: row.text(2)? })
 }

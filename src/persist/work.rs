@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
+use super::charges::{self, KnownCharges};
 use super::counters;
 use super::extracts;
 use super::rows::{self, Values};
@@ -13,7 +14,7 @@ use super::value::{Kind, Value};
 use super::{Change, Checkpoint, Known, PersistError, tombstones};
 use tacho_core::domain::account::{AccountId, Mark, Standing};
 use tacho_core::domain::call::Key;
-use tacho_core::domain::counter::{Counted, Counter};
+use tacho_core::domain::counter::{Counted, Counter, Earlier, Recharge};
 use tacho_core::domain::ids::{SpanId, TraceId};
 use tacho_core::domain::record::{Record, Request};
 use tacho_core::domain::time::Timestamp;
@@ -27,6 +28,7 @@ pub struct Work<'p> {
     fresh: Vec<&'p Change>,
     known: Vec<Known>,
     marks: KnownMarks,
+    charges: KnownCharges,
 }
 
 /// A transaction whose accounts are open and locked, so that whoever else moves them waits. Nothing is written until `commit` has
@@ -35,6 +37,7 @@ pub struct Work<'p> {
 pub struct Prepared<'c> {
     writing: Writing<'c>,
     settlement: Settlement<'c>,
+    charges: KnownCharges,
 }
 
 /// What is to be written.
@@ -69,12 +72,18 @@ impl<'p> Work<'p> {
             let of_trace = requests.remove(&known.trace_id).unwrap_or_default();
             known.requests = of_trace.into_values().collect();
         }
-        Ok(Self { tx, own, fresh, known, marks })
+        let charges = charges::read(&mut tx, marks.keys().map(rows::of_key).collect()).await?;
+        Ok(Self { tx, own, fresh, known, marks, charges })
     }
 
     /// What is known of traces that were seen before. For these nothing is written but what `commit` is given. Leaves none behind.
     pub fn take_known(&mut self) -> Vec<Known> {
         std::mem::take(&mut self.known)
+    }
+
+    /// Whether limits were charged for any of the known records: then whoever knows limits must go on by `prepare`.
+    pub fn is_charged(&self) -> bool {
+        !self.charges.is_empty()
     }
 
     /// Writes what was proposed for new traces and these changes of known ones: the rows that differ, the extracts and the
@@ -87,10 +96,10 @@ impl<'p> Work<'p> {
         now: Timestamp,
     ) -> Result<(), PersistError> {
         if self.own.plans.are_configured() {
-            return self.prepare(changes, now).await?.commit(&[], checkpoint).await.map(drop);
+            return self.prepare(changes, now).await?.commit(&[], &[], checkpoint).await.map(drop);
         }
         // Nothing can be free, so the accounts are locked last and no longer than they must.
-        let mut writing = self.writing(changes, now);
+        let (mut writing, _) = self.writing(changes, now);
         writing.rows(None).await?;
         let settlement = writing.settlement().await?;
         settlement.remark(&mut writing.tx, &writing.marks, &writing.own.plans).await?;
@@ -103,17 +112,17 @@ impl<'p> Work<'p> {
     where
         'p: 'c,
     {
-        let mut writing = self.writing(changes, now);
+        let (mut writing, charges) = self.writing(changes, now);
         let settlement = writing.settlement().await?;
-        Ok(Prepared { writing, settlement })
+        Ok(Prepared { writing, settlement, charges })
     }
 
-    fn writing<'c>(self, changes: &'c [Change], now: Timestamp) -> Writing<'c>
+    fn writing<'c>(self, changes: &'c [Change], now: Timestamp) -> (Writing<'c>, KnownCharges)
     where
         'p: 'c,
     {
         let all = self.fresh.into_iter().chain(changes).collect();
-        Writing { tx: self.tx, own: self.own, marks: self.marks, changes, all, now }
+        (Writing { tx: self.tx, own: self.own, marks: self.marks, changes, all, now }, self.charges)
     }
 }
 
@@ -138,13 +147,21 @@ impl<'c> Prepared<'c> {
         &self.writing.all
     }
 
-    /// As `Work::commit`, and moves these counters in the same transaction: sorted by key, each once. Tells what they say then.
+    /// What a known record was charged by limits until now.
+    pub fn charged(&self, record: &Key) -> &[Earlier] {
+        self.charges.get(record).map_or(&[], Vec::as_slice)
+    }
+
+    /// As `Work::commit`, and moves in the same transaction what records are charged and the counters that have it: sorted by key,
+    /// each once. Tells what they say then.
     pub async fn commit(
         mut self,
+        recharges: &[Recharge],
         counters: &[Counter],
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Vec<Counted>, PersistError> {
         self.writing.rows(Some(&self.settlement)).await?;
+        charges::write(&mut self.writing.tx, recharges).await?;
         let counted = counters::count(&mut self.writing.tx, counters, self.writing.now).await?;
         self.writing.close(self.settlement, checkpoint).await?;
         Ok(counted)

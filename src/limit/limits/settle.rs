@@ -41,7 +41,7 @@ impl Limits {
         let now = self.now();
         let hold = if before.is_empty() { self.holds.take_for(trace, span) } else { None };
         for charge in after.iter().filter(|charge| charge.period.is_none()) {
-            let earlier = before.iter().find(|earlier| earlier.key == charge.key).map_or(0, |earlier| earlier.amount);
+            let earlier = before.iter().find(|earlier| earlier.key == charge.key).map_or(0, Charge::total);
             let held = hold.as_ref().and_then(|hold| hold.of(charge.key));
             // What is over is over: a bucket has long refilled from a request of yesterday.
             if held.is_none() && now.saturating_sub(ended.0) > self.memory_of(charge) {
@@ -50,7 +50,7 @@ impl Limits {
             let ends = None;
             let Some(cell) = self.node.cell(charge.key, &charge.rule, charge.tier, ends, now) else { continue };
             let drained = hold.as_ref().map_or(0, |hold| now.saturating_sub(hold.at));
-            self.node.replace(&cell, held.unwrap_or(earlier), charge.amount, drained, now);
+            self.node.replace(&cell, held.unwrap_or(earlier), charge.total(), drained, now);
         }
         let Some(hold) = hold else { return };
         for part in &hold.parts {

@@ -31,6 +31,7 @@ use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::{Trace, Waits};
 
 use crate::support::postgres::Postgres;
+pub use faults::execute;
 
 const NOW: &str = "2026-05-20T12:00:00Z";
 

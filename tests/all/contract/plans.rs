@@ -376,7 +376,7 @@ impl House<'_> {
         assert_eq!(prepared.changes().len(), 2);
         assert!(prepared.mark_before(&known.record).free && prepared.mark(&known.record).free);
         assert!(prepared.mark(&fresh.record).free);
-        prepared.commit(&[], None).await.unwrap();
+        prepared.commit(&[], &[], None).await.unwrap();
         self.shows("ute", "free: 2 free, 0 requests, 0 tokens since 2026-05-20T00:00").await;
         let standings = self.store.standings(&[id("ute"), id("nobody"), id("ann")]).await.unwrap();
         assert_eq!((standings.len(), standings[&id("ute")].used.free_requests), (2, 2));

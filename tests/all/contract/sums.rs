@@ -77,7 +77,7 @@ async fn great_counters(store: &Store) {
         let mut work = store.begin(&proposed).await.unwrap();
         drop(work.take_known());
         let prepared = work.prepare(&[], time("2026-06-02T00:00:00Z")).await.unwrap();
-        let [Counted { used, .. }] = prepared.commit(&[counter], None).await.unwrap()[..] else { panic!("one") };
+        let [Counted { used, .. }] = prepared.commit(&[], &[counter], None).await.unwrap()[..] else { panic!("one") };
         used
     };
     assert_eq!(moved(MOST - 1).await, MOST - 1);

@@ -21,7 +21,7 @@ pub async fn what_is_spoilt_is_named_and_mended(store: &Store, url: &str) {
     for (trace, request) in [(40, forty()), (41, forty_one())] {
         write(store, trace, vec![request]).await;
     }
-    let Checked { accounts, records, calls } = clean(store).await;
+    let Checked { accounts, records, calls, .. } = clean(store).await;
     assert!(accounts > 8 && records > 3000 && calls > 9000, "{accounts} {records} {calls}");
     assert_eq!(store.drift().await.unwrap(), Drift::default());
     let spoiler = Spoiler { store, url };
@@ -221,6 +221,7 @@ fn lines(found: &Verification) -> Vec<String> {
     let line = found.differences.iter().map(|found| {
         let key = match &found.key {
             RowKey::Account { tenant, user_id } => user_id.clone() + if tenant == "acme" { "" } else { tenant },
+            RowKey::Limit { limit, subject, .. } => format!("{limit} {subject}"),
             RowKey::Span { trace_id, .. } => u8::from_str_radix(&trace_id[..2], 16).unwrap().to_string(),
         };
         let (stored, computed) = (number(found.stored), number(found.computed));
@@ -263,9 +264,9 @@ async fn verbs(url: &str) {
         "computed": 123,
     }]);
     assert_eq!((&json["differences"], &json["not_listed"]), (&found, &0.into()));
-    expect(&["rebuild", "--dry-run"], 0, "acme/vic: tokens 124 -> 123\naccounts to mend: 1; nothing was changed");
+    expect(&["rebuild", "--dry-run"], 0, "acme/vic: tokens 124 -> 123\nto mend: accounts: 1; nothing was changed");
     expect(&["verify"], 1, "");
-    expect(&["rebuild"], 0, "acme/vic: tokens 124 -> 123\naccounts mended: 1");
+    expect(&["rebuild"], 0, "acme/vic: tokens 124 -> 123\nmended: accounts: 1");
     expect(&["verify"], 0, "");
 }
 

@@ -1,5 +1,6 @@
 //! The real binary with real clients and both databases.
 
+mod charges;
 mod clients;
 mod due;
 pub mod durability;
