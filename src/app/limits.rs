@@ -71,6 +71,10 @@ pub(super) fn limits(config: &Config, node: Arc<str>, others: Others<'_>) -> Lim
             let accounts = Arc::clone(&accounts);
             Box::pin(async move { accounts.find(tenant, user).await })
         }),
+        name: {
+            let book = Arc::clone(&book);
+            Arc::new(move |model| listed_name(&book.now(), model))
+        },
         price: Arc::new(move |model, tokens| price(&book.now(), model, tokens)),
         used_up: notices.map(|notices| Arc::new(move |sight: Sight<'_>| notices.saw(&sight)) as _),
         event: events.map(|events| Arc::new(move |event: LimitEvent| events.add(event)) as _),
@@ -122,7 +126,17 @@ async fn ledger(store: Arc<OnceLock<Store>>, keys: Vec<Key>) -> Option<Vec<Ledge
 }
 
 fn price(book: &PriceBook, model: &str, tokens: Tokens) -> Option<NanoUsd> {
-    let priced = Priced {
+    book.price(&priced(model, tokens)).ok().map(|charge| charge.cost)
+}
+
+/// What the price list calls a model, where that is another name.
+fn listed_name(book: &PriceBook, model: &str) -> Option<Box<str>> {
+    let found = book.find(&priced(model, Tokens::default())).ok()?;
+    (found.model != model).then(|| found.model.into())
+}
+
+fn priced(model: &str, tokens: Tokens) -> Priced<'_> {
+    Priced {
         provider: None,
         host: None,
         model_given: None,
@@ -130,8 +144,7 @@ fn price(book: &PriceBook, model: &str, tokens: Tokens) -> Option<NanoUsd> {
         service_tier: None,
         started_at: now(),
         tokens,
-    };
-    book.price(&priced).ok().map(|charge| charge.cost)
+    }
 }
 
 /// Plans of accounts, remembered for a moment.

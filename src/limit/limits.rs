@@ -45,6 +45,8 @@ pub struct Outside {
     pub account: Arc<FindAccount>,
     /// What so many tokens of a model cost now.
     pub price: Arc<Price>,
+    /// The name under which calls of a model count, where it has another one.
+    pub name: Arc<Name>,
     /// Hears of quotas that are used up, if anybody wants to know. Called where requests wait, so it must be quick.
     pub used_up: Option<Arc<See>>,
     /// Hears of refusals and of thresholds that are reached, of each again and again, if anybody wants to know. As quick.
@@ -53,6 +55,7 @@ pub struct Outside {
 
 type ReadLedger = dyn Fn(Vec<Key>) -> Later<Option<Vec<Ledger>>> + Send + Sync;
 type FindAccount = dyn Fn(Arc<str>, Option<Box<str>>) -> Later<(Arc<str>, Since)> + Send + Sync;
+type Name = dyn Fn(&str) -> Option<Box<str>> + Send + Sync;
 type Price = dyn Fn(&str, Tokens) -> Option<NanoUsd> + Send + Sync;
 type See = dyn Fn(Sight<'_>) + Send + Sync;
 type TellEvent = dyn Fn(LimitEvent) + Send + Sync;
@@ -233,6 +236,7 @@ impl Limits {
 
     /// How each limit stands that is for such a request, without taking anything of it.
     pub async fn show(&self, asked: &Asked) -> Vec<LimitState> {
+        let asked = &*self.named(asked);
         let rules = self.rules();
         let tenant = asked.tenant();
         let (plan, since) = self.account(&rules, &tenant, asked).await;

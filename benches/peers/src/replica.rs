@@ -90,6 +90,7 @@ fn outside() -> Outside {
         now: tacho::app::now,
         ledger: Arc::new(|keys| Box::pin(async move { Some(vec![Ledger { version: 0, used: 0 }; keys.len()]) })),
         account: Arc::new(|_, _| Box::pin(async { ("default".into(), Since::default()) })),
+        name: Arc::new(|_| None),
         price: Arc::new(|_, _| None),
         used_up: None,
         event: None,

@@ -1,11 +1,14 @@
 //! Before a request: may it begin, and what is held for it.
 
+use std::borrow::Cow;
+
 use super::*;
 
 impl Limits {
     /// Decides on a request and holds what it will probably use.
     pub async fn check(&self, asked: &Asked) -> Decision {
         let started = (self.outside.now)();
+        let asked = &*self.named(asked);
         let rules = self.rules();
         let tenant = asked.tenant();
         let (plan, since) = self.account(&rules, &tenant, asked).await;
@@ -32,6 +35,14 @@ impl Limits {
                 degraded: attempt.degraded,
                 limits,
             }),
+        }
+    }
+
+    /// With the model by the name under which it will be charged.
+    pub(super) fn named<'a>(&self, asked: &'a Asked) -> Cow<'a, Asked> {
+        match asked.model.as_deref().and_then(|model| (self.outside.name)(model)) {
+            Some(name) => Cow::Owned(Asked { model: Some(name), ..asked.clone() }),
+            None => Cow::Borrowed(asked),
         }
     }
 

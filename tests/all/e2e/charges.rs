@@ -22,7 +22,7 @@ quota = { limit = 100_000, period = "lifetime" }
 [[limit]]
 name = "of-models"
 match = { model = "gpt-4o*" }
-per = ["user"]
+per = ["user", "model"]
 meter = "output_tokens"
 quota = { limit = 100_000, period = "lifetime" }
 
@@ -31,6 +31,12 @@ name = "requests"
 per = []
 meter = "requests"
 quota = { limit = 100, period = "lifetime" }
+
+[[limit]]
+name = "rate"
+per = ["user"]
+meter = "tokens"
+rate = { limit = 100_000, period = "24h" }
 "#;
 
 const SETTINGS: [(&str, &str); 1] = [("TACHO_ASSEMBLE__QUIET", "200ms")];
@@ -119,12 +125,12 @@ thread_local! {
     static START: u64 = tacho::app::now().0 - 2_000_000_000;
 }
 
-fn server(trace: &str) -> String {
+fn server(trace: &str, user: &str) -> String {
     let http = vec![
         ("http.request.method", json!("POST")),
         ("http.route", json!("/chat")),
         ("http.response.status_code", json!(200)),
-        ("user.id", json!("ann")),
+        ("user.id", json!(user)),
     ];
     body(trace, 1, None, false, http)
 }
@@ -140,17 +146,17 @@ fn chat(trace: &str, span: u8, parent: u8, failed: bool, more: Vec<(&str, Value)
 }
 
 /// The call as its stream was cut off, and what another instrumentation says of it later.
-fn cut() -> String {
-    chat(TRACE, 2, 1, false, vec![])
+fn cut(trace: &str) -> String {
+    chat(trace, 2, 1, false, vec![])
 }
 
-fn known() -> String {
+fn known(trace: &str) -> String {
     let usage = vec![
         ("gen_ai.response.model", json!("gpt-4o-mini-2024-07-18")),
         ("gen_ai.usage.input_tokens", json!(500)),
         ("gen_ai.usage.output_tokens", json!(100)),
     ];
-    chat(TRACE, 3, 2, false, usage)
+    chat(trace, 3, 2, false, usage)
 }
 
 async fn send(tacho: &Tacho, body: String) {
@@ -176,15 +182,20 @@ async fn settled(tacho: &Tacho, used: [i64; 2]) {
     }
 }
 
-async fn what_becomes_known_replaces_what_was_held(place: &Place, between: &str) {
-    let tacho = place.start();
+async fn check(tacho: &Tacho, user: &str, trace: &str) {
+    // By the dated name, and charged by the one in the price list.
     let ask = json!({
-        "user": "ann", "model": "gpt-4o-mini", "trace_id": TRACE, "input_tokens": 1000, "max_output_tokens": 2000,
+        "user": user, "model": "gpt-4o-mini-2024-07-18", "trace_id": trace, "input_tokens": 1000, "max_output_tokens": 2000,
     });
     let admitted = post(JSON, ask.to_string()).path("/v1/check").send(tacho.http).await;
     assert_eq!(admitted.status(), 200, "{}", admitted.text());
-    send(&tacho, server(TRACE)).await;
-    send(&tacho, cut()).await;
+}
+
+async fn what_becomes_known_replaces_what_was_held(place: &Place, between: &str) {
+    let tacho = place.start();
+    check(&tacho, "ann", TRACE).await;
+    send(&tacho, server(TRACE, "ann")).await;
+    send(&tacho, cut(TRACE)).await;
     settled(&tacho, [3000, 2000]).await;
     tacho.stop();
     assert_eq!(place.used().await, [3000, 2000, 1, 0]);
@@ -194,19 +205,19 @@ async fn what_becomes_known_replaces_what_was_held(place: &Place, between: &str)
     // The hold is forgotten, what was charged for it is not: even while other limits or none are configured.
     place.configure(between);
     let tacho = place.start();
-    send(&tacho, known()).await;
+    send(&tacho, known(TRACE)).await;
     until(&tacho, |records| records[0]["total_tokens"] == 600).await;
     tacho.stop();
     assert_eq!(place.used().await, [600, 100, 1, 0]);
     place.configure(LIMITS);
     let tacho = place.start();
     settled(&tacho, [600, 100]).await;
-    for body in [cut(), known(), server(TRACE), cut()] {
+    for body in [cut(TRACE), known(TRACE), server(TRACE, "ann"), cut(TRACE)] {
         send(&tacho, body).await;
     }
     // A failed call, which names only what was asked for.
     let other = "0bf7651916cd43dd8448eb211c80319c";
-    send(&tacho, server(other)).await;
+    send(&tacho, server(other, "ann")).await;
     send(&tacho, chat(other, 2, 1, true, vec![("error.type", json!("RateLimitError"))])).await;
     until(&tacho, |records| records.len() == 2).await;
     let models = get(&tacho, "/v1/usage/summary?by=model").await["summary"].clone();
@@ -217,6 +228,29 @@ async fn what_becomes_known_replaces_what_was_held(place: &Place, between: &str)
     assert_eq!(place.used().await, [600, 100, 2, 0]);
     let (code, said) = place.says("verify");
     assert_eq!(code, 0, "{said}");
+}
+
+/// A bucket drains meanwhile, so it lacks no more than that.
+async fn a_rate_gets_back_what_was_held(place: &Place) {
+    const BOB: &str = "/v1/limits?user=bob&model=gpt-4o-mini";
+    let trace = "0cf7651916cd43dd8448eb211c80319c";
+    let tacho = place.start();
+    check(&tacho, "bob", trace).await;
+    send(&tacho, server(trace, "bob")).await;
+    send(&tacho, cut(trace)).await;
+    let of_bob = |records: &[Value]| records.iter().find(|row| row["user_id"] == "bob").cloned().unwrap_or_default();
+    until(&tacho, |records| of_bob(records)["unknown_usage_calls"] == 1).await;
+    let rate = async || get(&tacho, BOB).await["limits"][3]["used"].as_i64().unwrap();
+    let lacks = rate().await;
+    assert!((2000..=3000).contains(&lacks), "{lacks}");
+    send(&tacho, known(trace)).await;
+    until(&tacho, |records| of_bob(records)["total_tokens"] == 600).await;
+    let begun = Instant::now();
+    while rate().await > 600 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", tacho.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tacho.stop();
 }
 
 async fn until(tacho: &Tacho, is: impl Fn(&[Value]) -> bool) {
@@ -260,5 +294,6 @@ async fn usage_that_comes_late_is_charged_as_the_record_says_it() {
     ] {
         what_becomes_known_replaces_what_was_held(&place, between).await;
         what_is_spoilt_is_mended(&place).await;
+        a_rate_gets_back_what_was_held(&place).await;
     }
 }
