@@ -302,6 +302,8 @@ fn meters(metrics: &Arc<Metrics>) -> IngestMeters {
         spans: metrics.ingest.spans.clone(),
         bodies_refused: metrics.ingest.bodies_refused.clone(),
         ignored_signals: metrics.ingest.ignored.clone(),
+        unreadable: metrics.ingest.lost.unreadable.clone(),
+        too_large: metrics.ingest.lost.too_large.clone(),
         seen: Arc::new(move |service| seen.seen(service, now().0 as f64 / 1e9)),
     }
 }

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::Rejected;
+use super::Taken;
 
 /// `ExportTraceServiceResponse`; the messages of metrics and logs have the same shape.
 #[derive(Clone, PartialEq, Message)]
@@ -28,23 +28,26 @@ struct RpcStatus {
     message: String,
 }
 
-pub(super) fn success_protobuf(rejected: &Rejected) -> Vec<u8> {
-    let partial_success = (rejected.count > 0).then(|| PartialSuccess {
-        rejected_spans: i64::try_from(rejected.count).unwrap_or(i64::MAX),
-        error_message: rejected.message(),
+/// A message without rejected spans is a warning to the sender: values of spans that were taken could not be read.
+pub(super) fn success_protobuf(taken: &Taken) -> Vec<u8> {
+    let error_message = taken.message();
+    let partial_success = (!error_message.is_empty()).then(|| PartialSuccess {
+        rejected_spans: i64::try_from(taken.rejected.count).unwrap_or(i64::MAX),
+        error_message,
     });
     ExportResponse { partial_success }.encode_to_vec()
 }
 
-pub(super) fn success_json(rejected: &Rejected) -> Vec<u8> {
-    let body = if rejected.count > 0 {
+pub(super) fn success_json(taken: &Taken) -> Vec<u8> {
+    let message = taken.message();
+    let body = if message.is_empty() {
+        serde_json::json!({})
+    } else {
         // A 64-bit number is a text in protobuf's JSON.
         serde_json::json!({"partialSuccess": {
-            "rejectedSpans": rejected.count.to_string(),
-            "errorMessage": rejected.message(),
+            "rejectedSpans": taken.rejected.count.to_string(),
+            "errorMessage": message,
         }})
-    } else {
-        serde_json::json!({})
     };
     body.to_string().into_bytes()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -62,8 +62,16 @@ impl Coming {
         bodies.next += 1;
         bodies.coming.insert(id, (Instant::now(), cut.clone()));
         drop(bodies);
-        let entry = Entry { id, coming: Arc::clone(self) };
-        Metered { body, bytes: 0, held: None, waits: None, cut: Box::pin(cut.cancelled_owned()), entry: Some(entry) }
+        let (coming, entry) = (Arc::clone(self), Entry { id, coming: Arc::clone(self) });
+        Metered {
+            body,
+            coming,
+            bytes: 0,
+            held: None,
+            waits: None,
+            cut: Box::pin(cut.cancelled_owned()),
+            entry: Some(entry),
+        }
     }
 
     /// Ends the body that has been coming for longest, if that is long; `false` where there is none.
@@ -100,6 +108,8 @@ type Wait = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireErro
 /// A body that takes its share of the memory as it comes, and gives it back when it is dropped.
 pub(super) struct Metered {
     body: Body,
+    coming: Arc<Coming>,
+    /// Of it in memory.
     bytes: usize,
     held: Option<OwnedSemaphorePermit>,
     /// A frame that has come, and the memory that it waits for.
@@ -112,20 +122,45 @@ pub(super) struct Metered {
 impl Metered {
     /// Takes memory for this frame, or waits for it where another body gives way.
     fn grow(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, NotKept> {
-        let Some(entry) = &self.entry else { return Ok(Some(frame)) };
+        if self.entry.is_none() {
+            return Ok(Some(frame));
+        }
         let had = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         self.bytes = self.bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
         let more = u32::try_from(kib(self.bytes).saturating_sub(had)).map_err(|_| NotKept::Overloaded)?;
-        let memory = &entry.coming.memory;
+        let memory = &self.coming.memory;
         if let Ok(permit) = Arc::clone(memory).try_acquire_many_owned(more) {
             self.hold(permit);
             return Ok(Some(frame));
         }
-        if !entry.coming.cut_oldest() {
+        if !self.coming.cut_oldest() {
             return Err(NotKept::Overloaded);
         }
         self.waits = Some((frame, Box::pin(Arc::clone(memory).acquire_many_owned(more))));
         Ok(None)
+    }
+
+    /// So much of it is in memory now, and not all that has come.
+    pub(super) async fn holds(&mut self, bytes: usize) -> Result<(), NotKept> {
+        self.bytes = bytes;
+        let had = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if let Some(less) = had.checked_sub(kib(bytes)) {
+            // Given back.
+            drop(self.held.as_mut().and_then(|held| held.split(less)));
+            return Ok(());
+        }
+        let more = u32::try_from(kib(bytes) - had).map_err(|_| NotKept::Overloaded)?;
+        let memory = Arc::clone(&self.coming.memory);
+        let permit = match Arc::clone(&memory).try_acquire_many_owned(more) {
+            Ok(permit) => permit,
+            Err(_) if !self.coming.cut_oldest() => return Err(NotKept::Overloaded),
+            Err(_) => {
+                let freed = timeout(PATIENCE, memory.acquire_many_owned(more)).await;
+                freed.ok().and_then(Result::ok).ok_or(NotKept::Overloaded)?
+            }
+        };
+        self.hold(permit);
+        Ok(())
     }
 
     fn hold(&mut self, permit: OwnedSemaphorePermit) {
@@ -138,7 +173,7 @@ impl Metered {
 
 /// Why a body did not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unread {
+pub(super) enum NotHere {
     #[error(transparent)]
     NotKept(NotKept),
     #[error("the body broke off")]
@@ -147,27 +182,31 @@ pub(super) enum Unread {
 
 impl http_body::Body for Metered {
     type Data = Bytes;
-    type Error = Unread;
+    type Error = NotHere;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Unread>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NotHere>>> {
         if self.entry.is_some() && self.cut.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(Unread::NotKept(NotKept::Overloaded))));
+            return Poll::Ready(Some(Err(NotHere::NotKept(NotKept::Overloaded))));
         }
         loop {
             if let Some((_, wait)) = &mut self.waits {
                 let permit = ready!(wait.as_mut().poll(context));
                 let frame = self.waits.take().map(|(frame, _)| frame);
-                self.hold(permit.map_err(|_| Unread::NotKept(NotKept::Overloaded))?);
+                self.hold(permit.map_err(|_| NotHere::NotKept(NotKept::Overloaded))?);
                 return Poll::Ready(frame.map(Ok));
             }
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
                 self.entry = None;
                 return Poll::Ready(None);
             };
-            let frame = frame.map_err(Unread::Broken)?;
-            if let Some(frame) = self.grow(frame).map_err(Unread::NotKept)? {
+            let frame = frame.map_err(NotHere::Broken)?;
+            if let Some(frame) = self.grow(frame).map_err(NotHere::NotKept)? {
                 return Poll::Ready(Some(Ok(frame)));
             }
         }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

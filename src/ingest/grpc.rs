@@ -1,21 +1,20 @@
-//! OTLP over gRPC. The messages stay bytes: the walk reads them, tonic does not decode.
+//! OTLP over gRPC. Messages are taken apart here and not by tonic, which would hold each of them whole.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
 use axum::routing::any;
-use bytes::{Buf, BufMut, Bytes};
-use http_body_util::BodyExt;
-use tonic::body::Body;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, UnaryService};
-use tonic::{Code, Request, Response, Status};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower_layer::Layer as _;
 
-use super::coming::Unread;
-use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Rejected, Slot, answer};
+use super::body::{Parts, Refusal};
+use super::inflate::Encoding;
+use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Taken, answer};
 use crate::auth::{Guard, Need, Role};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -23,184 +22,102 @@ const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// What is served.
-pub fn router(intake: Intake, guard: &Guard) -> axum::Router {
-    let traces = Export { intake: intake.clone(), signal: Signal::Traces };
-    let metrics = Export { intake: intake.clone(), signal: Signal::Ignored("metrics") };
-    let logs = Export { intake, signal: Signal::Ignored("logs") };
-    axum::Router::new()
-        .route_service(TRACES, traces)
-        .route_service(METRICS, metrics)
-        .route_service(LOGS, logs)
+pub fn router(intake: Intake, guard: &Guard) -> Router {
+    Router::new()
+        .route(TRACES, any(traces))
+        .route(METRICS, any(|state, request| ignored(state, request, "metrics")))
+        .route(LOGS, any(|state, request| ignored(state, request, "logs")))
         .layer(guard.before(Need::Role(Role::Ingest)))
         .fallback_service(guard.before(Need::Nothing).layer(any(unknown)))
+        .with_state(intake)
 }
 
-async fn unknown() -> http::Response<axum::body::Body> {
+async fn unknown() -> Response<Body> {
     Status::unimplemented("not an OTLP service").into_http()
 }
 
-#[derive(Clone, Copy)]
-enum Signal {
-    Traces,
-    Ignored(&'static str),
-}
-
-#[derive(Clone)]
-struct Export {
-    intake: Intake,
-    signal: Signal,
-}
-
-type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
-
-impl tower_service::Service<http::Request<axum::body::Body>> for Export {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<axum::body::Body>) -> Answer {
-        let (intake, signal) = (self.intake.clone(), self.signal);
-        Box::pin(async move {
-            let method = match signal {
-                // The slot comes before the body is read, so that refusing costs nothing.
-                Signal::Traces => match intake.slot().await {
-                    Ok(slot) => Method::Take(slot),
-                    Err(why) => {
-                        intake.refuse(Protocol::Grpc, why.label());
-                        return Ok(status(&why.into()).into_http());
-                    }
-                },
-                Signal::Ignored(signal) => Method::Ignore(signal),
-            };
-            let limit = intake.max_body;
-            let mut grpc = Grpc::new(Raw)
-                .accept_compressed(CompressionEncoding::Gzip)
-                .accept_compressed(CompressionEncoding::Deflate)
-                .accept_compressed(CompressionEncoding::Zstd)
-                .max_decoding_message_size(limit);
-            let unread = |unread| match unread {
-                Unread::NotKept(why) => status(&why.into()),
-                Unread::Broken(error) => Status::from_error(error.into_inner()),
-            };
-            let request = request.map(|body| intake.metered(body).map_err(unread));
-            let answered =
-                tokio::time::timeout(BODY_TIMEOUT, grpc.unary(Call { intake: intake.clone(), method }, request));
-            let mut response = answered
-                .await
-                .unwrap_or_else(|_| Status::deadline_exceeded("the body did not come in time").into_http());
-            refuse_for_good(&mut response);
-            if let Some(reason) = refused(&response) {
-                intake.refuse(Protocol::Grpc, reason);
-            }
-            Ok(response)
-        })
-    }
-}
-
-/// tonic answers OUT_OF_RANGE to a message over the limit, which OTLP tells clients to send again. It would never fit.
-fn refuse_for_good(response: &mut http::Response<Body>) {
-    let out_of_range = i32::from(Code::OutOfRange).to_string();
-    if let Some(code) = response.headers_mut().get_mut("grpc-status")
-        && code.as_bytes() == out_of_range.as_bytes()
-    {
-        *code = i32::from(Code::ResourceExhausted).into();
-    }
-}
-
-/// Metric label of an answer that is no success. A success has its status in the trailers.
-fn refused(response: &http::Response<Body>) -> Option<&'static str> {
-    match Status::from_header_map(response.headers())?.code() {
-        Code::Ok => None,
-        Code::Unavailable => Some("overloaded"),
-        Code::InvalidArgument => Some("malformed"),
-        Code::ResourceExhausted => Some("too_large"),
-        Code::Unimplemented | Code::Internal => Some("encoding"),
-        _ => Some("incomplete"),
-    }
-}
-
-enum Method {
-    Take(Slot),
-    Ignore(&'static str),
-    Answered,
-}
-
-struct Call {
-    intake: Intake,
-    method: Method,
-}
-
-impl UnaryService<Bytes> for Call {
-    type Response = Vec<u8>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let (intake, body) = (self.intake.clone(), request.into_inner());
-        match std::mem::replace(&mut self.method, Method::Answered) {
-            Method::Take(slot) => Box::pin(async move {
-                match intake.take(slot, Protocol::Grpc, body).await {
-                    Ok(rejected) => Ok(Response::new(answer::success_protobuf(&rejected))),
-                    Err(refused) => Err(status(&refused)),
-                }
-            }),
-            Method::Ignore(signal) => {
-                intake.ignore(signal);
-                Box::pin(std::future::ready(Ok(Response::new(answer::success_protobuf(&Rejected::default())))))
-            }
-            Method::Answered => Box::pin(std::future::ready(Err(Status::internal("a call is answered once")))),
+async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Response<Body> {
+    match take(&intake, request).await {
+        Ok(taken) => success(&taken),
+        Err(refusal) => {
+            intake.refuse(Protocol::Grpc, &refusal);
+            status(&refusal).into_http()
         }
     }
 }
 
-fn status(refused: &Refused) -> Status {
-    match refused {
-        Refused::Malformed(_) => Status::invalid_argument(refused.to_string()),
-        Refused::NotKept(_) => Status::with_error_details(
-            Code::Unavailable,
-            refused.to_string(),
-            ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
-        ),
+async fn ignored(State(intake): State<Intake>, request: Request<Body>, signal: &'static str) -> Response<Body> {
+    let passed = async {
+        let (message, _) = Parts::message(intake.metered(request.into_body())).await?;
+        message.pass(&intake).await
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, passed).await.unwrap_or(Err(Refusal::Slow)) {
+        Ok(()) => {
+            intake.ignore(signal);
+            success(&Taken::default())
+        }
+        Err(refusal) => status(&refusal).into_http(),
     }
 }
 
-/// Messages as bytes in both directions.
-#[derive(Clone, Copy)]
-struct Raw;
+async fn take(intake: &Intake, request: Request<Body>) -> Result<Taken, Refusal> {
+    // The slot comes before the body is read, so that refusing costs nothing.
+    let slot = intake.slot().await?;
+    let declared = encoding(request.headers())?;
+    let received = async {
+        let (message, is_compressed) = Parts::message(intake.metered(request.into_body())).await?;
+        let encoding = match (is_compressed, declared) {
+            (false, _) => Encoding::Identity,
+            (true, Some(encoding)) => encoding,
+            (true, None) => return Err(Refusal::Encoding("a compressed message without grpc-encoding".to_owned())),
+        };
+        message.receive(intake, Protocol::Grpc, encoding).await
+    };
+    let received = tokio::time::timeout(BODY_TIMEOUT, received).await.unwrap_or(Err(Refusal::Slow))?;
+    Ok(intake.take(slot, Protocol::Grpc, received).await?)
+}
 
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
+const ENCODING: &str = "grpc-encoding";
+const ACCEPTED: &str = "gzip,deflate,zstd";
 
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
+/// `None` where none is declared.
+fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
+    let Some(name) = headers.get(ENCODING) else { return Ok(None) };
+    match name.to_str().ok().and_then(Encoding::parse) {
+        Some(Encoding::Identity) => Ok(None),
+        Some(encoding) => Ok(Some(encoding)),
+        None => Err(Refusal::Encoding(format!("{ENCODING} is none of {ACCEPTED}"))),
     }
 }
 
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
+fn status(refusal: &Refusal) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Refused(Refused::NotKept(_)) => {
+            Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
+        }
+        Refusal::Refused(Refused::Malformed(_)) => Status::invalid_argument(message),
+        // Not OUT_OF_RANGE, which OTLP tells clients to send again: it would never fit.
+        Refusal::TooLarge { .. } => Status::resource_exhausted(message),
+        Refusal::Encoding(_) => {
+            let mut status = Status::unimplemented(message);
+            status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static(ACCEPTED));
+            status
+        }
+        Refusal::Inflate(_) | Refusal::Broken => Status::internal(message),
+        Refusal::Slow => Status::deadline_exceeded(message),
     }
 }
 
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
+/// One message, then the status.
+fn success(taken: &Taken) -> Response<Body> {
+    let message = answer::success_protobuf(taken);
+    let length = u32::try_from(message.len()).expect("an answer names a few spans");
+    let frame = [&[0], &length.to_be_bytes()[..], &message].concat();
+    let trailers =
+        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    let body = Full::new(Bytes::from(frame)).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
 }

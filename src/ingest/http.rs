@@ -6,12 +6,11 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::Code;
 
-use super::coming::Unread;
-use super::inflate::{Encoding, InflateError};
-use super::{BODY_TIMEOUT, Intake, NotKept, Protocol, RETRY_AFTER, Refused, Rejected, answer};
+use super::body::{Parts, Refusal};
+use super::inflate::Encoding;
+use super::{BODY_TIMEOUT, Intake, Protocol, RETRY_AFTER, Refused, Taken, answer};
 use crate::auth::{Guard, Need, Role, problem, wrong_method};
 
 /// What is served. Errors of OTLP have the shape that OTLP says, all others are problems.
@@ -30,9 +29,9 @@ async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Respons
     let Some(protocol) = protocol(request.headers()) else { return unsupported_type() };
     let answered = take(&intake, protocol, request).await;
     let mut response = match &answered {
-        Ok(rejected) => success(protocol, rejected),
+        Ok(taken) => success(protocol, taken),
         Err(refusal) => {
-            intake.refuse(protocol, refusal.label());
+            intake.refuse(protocol, refusal);
             failure(protocol, refusal)
         }
     };
@@ -45,68 +44,24 @@ async fn traces(State(intake): State<Intake>, request: Request<Body>) -> Respons
 async fn ignored(State(intake): State<Intake>, request: Request<Body>, signal: &'static str) -> Response {
     let Some(protocol) = protocol(request.headers()) else { return unsupported_type() };
     // Read to its end, so that the connection stays usable.
-    if let Err(refusal) = read(&intake, request.into_body()).await {
+    let passed = Parts::new(intake.metered(request.into_body())).pass(&intake);
+    if let Err(refusal) = tokio::time::timeout(BODY_TIMEOUT, passed).await.unwrap_or(Err(Refusal::Slow)) {
         return failure(protocol, &refusal);
     }
     intake.ignore(signal);
-    success(protocol, &Rejected::default())
+    success(protocol, &Taken::default())
 }
 
-/// Why a body was not taken.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    Inflate(#[from] InflateError),
-    #[error("content encoding is none of gzip, deflate, zstd, identity")]
-    Encoding,
-    #[error("the body could not be read")]
-    Broken,
-    #[error("the body did not come within {} s", BODY_TIMEOUT.as_secs())]
-    Slow,
-}
-
-impl Refusal {
-    /// Metric label.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Refused(refused) => refused.label(),
-            Self::Inflate(InflateError::TooLarge { .. }) => "too_large",
-            Self::Inflate(InflateError::Broken(_)) | Self::Encoding => "encoding",
-            Self::Broken | Self::Slow => "incomplete",
-        }
-    }
-}
-
-impl From<NotKept> for Refusal {
-    fn from(why: NotKept) -> Self {
-        Self::Refused(why.into())
-    }
-}
-
-async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Result<Rejected, Refusal> {
-    let encoding = encoding(request.headers()).ok_or(Refusal::Encoding)?;
+async fn take(intake: &Intake, protocol: Protocol, request: Request<Body>) -> Result<Taken, Refusal> {
+    let encoding = encoding(request.headers()).ok_or_else(|| Refusal::Encoding(UNKNOWN_ENCODING.to_owned()))?;
     // The slot comes before the body is read, so that refusing costs nothing.
     let slot = intake.slot().await?;
-    let body = read(intake, request.into_body()).await?;
-    let inflated = encoding.inflate(body, intake.max_body)?;
-    Ok(intake.take(slot, protocol, inflated).await?)
+    let received = Parts::new(intake.metered(request.into_body())).receive(intake, protocol, encoding);
+    let received = tokio::time::timeout(BODY_TIMEOUT, received).await.unwrap_or(Err(Refusal::Slow))?;
+    Ok(intake.take(slot, protocol, received).await?)
 }
 
-async fn read(intake: &Intake, body: Body) -> Result<bytes::Bytes, Refusal> {
-    let limit = intake.max_body;
-    let body = Limited::new(intake.metered(body), limit);
-    match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(InflateError::TooLarge { limit }.into()),
-        Ok(Err(error)) => match error.downcast_ref() {
-            Some(Unread::NotKept(why)) => Err((*why).into()),
-            Some(Unread::Broken(_)) | None => Err(Refusal::Broken),
-        },
-        Err(_) => Err(Refusal::Slow),
-    }
-}
+const UNKNOWN_ENCODING: &str = "content encoding is none of gzip, deflate, zstd, identity";
 
 fn protocol(headers: &HeaderMap) -> Option<Protocol> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
@@ -127,22 +82,20 @@ fn encoding(headers: &HeaderMap) -> Option<Encoding> {
     }
 }
 
-fn success(protocol: Protocol, rejected: &Rejected) -> Response {
+fn success(protocol: Protocol, taken: &Taken) -> Response {
     match protocol {
-        Protocol::HttpJson => respond(StatusCode::OK, JSON, answer::success_json(rejected)),
-        Protocol::HttpProtobuf | Protocol::Grpc => {
-            respond(StatusCode::OK, PROTOBUF, answer::success_protobuf(rejected))
-        }
+        Protocol::HttpJson => respond(StatusCode::OK, JSON, answer::success_json(taken)),
+        Protocol::HttpProtobuf | Protocol::Grpc => respond(StatusCode::OK, PROTOBUF, answer::success_protobuf(taken)),
     }
 }
 
 fn failure(protocol: Protocol, refusal: &Refusal) -> Response {
     let (status, code) = match refusal {
         Refusal::Refused(Refused::NotKept(_)) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
-        Refusal::Inflate(InflateError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
+        Refusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
         Refusal::Slow => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
-        Refusal::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument),
-        Refusal::Refused(Refused::Malformed(_)) | Refusal::Inflate(InflateError::Broken(_)) | Refusal::Broken => {
+        Refusal::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument),
+        Refusal::Refused(Refused::Malformed(_)) | Refusal::Inflate(_) | Refusal::Broken => {
             (StatusCode::BAD_REQUEST, Code::InvalidArgument)
         }
     };

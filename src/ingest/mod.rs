@@ -3,6 +3,7 @@
 //! list.
 
 mod answer;
+mod body;
 mod coming;
 pub mod grpc;
 pub mod http;
@@ -13,22 +14,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use bytesize::ByteSize;
-use prometheus::IntCounterVec;
+use prometheus::{IntCounter, IntCounterVec};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use body::{Received, Refusal};
 use coming::{Coming, Metered};
 
-use tacho_core::decode::{Batch, Malformed, OwnKeys, Rejected, Rules, read_json, read_protobuf};
+use tacho_core::decode::{Batch, Malformed, OwnKeys, Rejected, Rules, Unread, read_json, read_protobuf};
 use tacho_core::domain::span::Origin;
 
 /// The section `[ingest]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestConfig {
-    /// Largest body taken, after decompression.
+    /// Most bytes of a body in memory. One may be larger by what nobody reads, prompts above all.
     pub max_body: ByteSize,
     /// Attribute keys tried for the user before the built-in ones.
     pub user_keys: Vec<String>,
@@ -77,6 +78,10 @@ pub struct IngestMeters {
     pub spans: IntCounterVec,
     pub bodies_refused: IntCounterVec,
     pub ignored_signals: IntCounterVec,
+    /// Values that were wanted and could not be read.
+    pub unreadable: IntCounter,
+    /// Bodies that were lost because they are too large.
+    pub too_large: IntCounter,
     /// Told the service of spans just taken.
     pub seen: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -150,8 +155,23 @@ pub struct Intake {
     memory: Arc<Semaphore>,
     rules: Arc<Rules>,
     meters: IngestMeters,
-    /// Largest body after decompression, in bytes.
-    pub max_body: usize,
+    /// Most bytes of a body in memory.
+    max_body: usize,
+}
+
+/// What a sender is told of a body that was taken.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub rejected: Rejected,
+    pub unread: Unread,
+}
+
+impl Taken {
+    /// One line; empty where nothing is missing.
+    fn message(&self) -> String {
+        let told = [self.rejected.message(), self.unread.message()];
+        told.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// A place among the bodies that are read, taken before any work is done.
@@ -163,8 +183,8 @@ pub struct Slot {
 impl Intake {
     pub fn new(config: &IngestConfig, rules: Rules, meters: IngestMeters, keeper: Keeper) -> Self {
         let max_body = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
-        // A body of the largest size must find room when there is no other.
-        let most_kib = MOST_KIB.max(kib(max_body));
+        // A body of the largest size must find room when there is no other, as it came and as it becomes.
+        let most_kib = MOST_KIB.max(2 * kib(max_body));
         let (coming, memory) = (Coming::new(MOST_BODIES, most_kib), Arc::new(Semaphore::new(most_kib)));
         Self { keeper, coming, memory, rules: Arc::new(rules), meters, max_body }
     }
@@ -183,7 +203,8 @@ impl Intake {
     }
 
     /// Reads the body and has its extract kept. What it answers holds after a crash.
-    pub async fn take(&self, _slot: Slot, protocol: Protocol, body: Bytes) -> Result<Rejected, Refused> {
+    pub async fn take(&self, _slot: Slot, protocol: Protocol, body: Received) -> Result<Taken, Refused> {
+        let Received { bytes: body, unread: left_out } = body;
         let share = u32::try_from(kib(body.len())).unwrap_or(u32::MAX);
         let _held = Arc::clone(&self.memory).try_acquire_many_owned(share).map_err(|_| NotKept::Overloaded)?;
         let read = match protocol {
@@ -191,13 +212,15 @@ impl Intake {
             Protocol::Grpc | Protocol::HttpProtobuf => read_protobuf(&body, &self.rules),
         };
         drop(body);
-        let Batch { extract, rejected, services } = read?;
+        let Batch { extract, rejected, mut unread, services } = read?;
+        unread.join(left_out);
         let spans = extract.len();
         if !extract.is_empty() {
             (self.keeper.keep)(extract.into_bytes()).await?;
         }
-        self.count(protocol, spans, &rejected, &services);
-        Ok(rejected)
+        let taken = Taken { rejected, unread };
+        self.count(protocol, spans, &taken, &services);
+        Ok(taken)
     }
 
     /// A body of another signal, which is accepted and not looked at.
@@ -206,17 +229,30 @@ impl Intake {
     }
 
     /// Counts a body that was refused whole.
-    pub fn refuse(&self, protocol: Protocol, reason: &'static str) {
-        self.meters.bodies_refused.with_label_values(&[protocol.label(), reason]).inc();
-        tracing::debug!(protocol = protocol.label(), reason, "body refused");
+    fn refuse(&self, protocol: Protocol, refusal: &Refusal) {
+        let (protocol, reason) = (protocol.label(), refusal.label());
+        self.meters.bodies_refused.with_label_values(&[protocol, reason]).inc();
+        if let Refusal::TooLarge { sender, .. } = refusal {
+            // No exporter sends it again.
+            self.meters.too_large.inc();
+            let service = sender.as_ref().and_then(|origin| origin.service.as_deref()).unwrap_or("unknown");
+            tracing::warn!(protocol, service, error = %refusal, "body lost with all its spans");
+        }
+        tracing::debug!(protocol, reason, "body refused");
     }
 
-    fn count(&self, protocol: Protocol, accepted: usize, rejected: &Rejected, services: &[Arc<Origin>]) {
+    fn count(&self, protocol: Protocol, accepted: usize, taken: &Taken, services: &[Arc<Origin>]) {
+        let Taken { rejected, unread } = taken;
         let spans = |result| self.meters.spans.with_label_values(&[protocol.label(), result]);
         spans("accepted").inc_by(accepted as u64);
         spans("rejected").inc_by(rejected.count);
+        self.meters.unreadable.inc_by(unread.count);
         if rejected.count > 0 {
             tracing::warn!(spans = rejected.count, error = rejected.message(), "bad spans rejected");
+        }
+        if unread.count > 0 {
+            let service = services.first().and_then(|origin| origin.service.as_deref()).unwrap_or("unknown");
+            tracing::warn!(values = unread.count, service, error = unread.message(), "unreadable values passed over");
         }
         for origin in services {
             (self.meters.seen)(origin.service.as_deref().unwrap_or("unknown"));

@@ -340,13 +340,19 @@ pub(super) const LOSSES: Family = Family::counter(
     "tacho_losses_total",
     "What could not be kept.",
     &[
-        closed("stage", &["journal", "limit_events"]),
-        closed("reason", &["damaged", "queue_full", "refused", "stopped"]),
+        closed("stage", &["journal", "limit_events", "ingest"]),
+        closed("reason", &["damaged", "queue_full", "refused", "stopped", "unreadable", "too_large"]),
     ],
 );
 /// The stages and reasons that there are together.
-pub(super) const LOST: [[&str; 2]; 4] =
-    [["journal", "damaged"], ["limit_events", "queue_full"], ["limit_events", "refused"], ["limit_events", "stopped"]];
+pub(super) const LOST: [[&str; 2]; 6] = [
+    ["journal", "damaged"],
+    ["limit_events", "queue_full"],
+    ["limit_events", "refused"],
+    ["limit_events", "stopped"],
+    ["ingest", "unreadable"],
+    ["ingest", "too_large"],
+];
 pub(super) const SERIES_DROPPED: Family = Family::counter(
     "tacho_series_dropped_total",
     "Counts that went to a series named __other__, as a family had its most series or a name was none.",

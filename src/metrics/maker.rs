@@ -12,8 +12,8 @@ use super::capped::{Capped, Series};
 use super::catalogue::{self, Family, Kind, Values};
 use super::snapshot::{Row, Snapshot};
 use super::{
-    ConnectionFamilies, ExportLag, IngestFamilies, JournalFamilies, LimitEventLosses, LimitFamilies, LimitReading,
-    LossFamilies,
+    ConnectionFamilies, ExportLag, IngestFamilies, IngestLosses, JournalFamilies, LimitEventLosses, LimitFamilies,
+    LimitReading, LossFamilies,
 };
 use tacho_core::domain::account::Drift;
 
@@ -86,11 +86,12 @@ impl<'r> Maker<'r> {
         Arc::new(Capped::new(family, series, watched.then(|| self.dropped.with_label_values(&[family.name]))))
     }
 
-    pub(super) fn ingest(&self) -> Made<IngestFamilies> {
+    pub(super) fn ingest(&self, lost: IngestLosses) -> Made<IngestFamilies> {
         Ok(IngestFamilies {
             spans: self.counters(&catalogue::INGEST_SPANS)?,
             bodies_refused: self.counters(&catalogue::INGEST_REFUSED)?,
             ignored: self.counters(&catalogue::INGEST_IGNORED)?,
+            lost,
         })
     }
 
@@ -98,8 +99,13 @@ impl<'r> Maker<'r> {
     pub(super) fn losses(&self) -> Made<LossFamilies> {
         let family = &catalogue::LOSSES;
         let losses = self.register(IntCounterVec::new(opts(family), &family.label_names())?)?;
-        let [damaged, queue_full, refused, stopped] = catalogue::LOST.map(|lost| losses.with_label_values(&lost));
-        Ok(LossFamilies { damaged, limit_events: LimitEventLosses { queue_full, refused, stopped } })
+        let [damaged, queue_full, refused, stopped, unreadable, too_large] =
+            catalogue::LOST.map(|lost| losses.with_label_values(&lost));
+        Ok(LossFamilies {
+            damaged,
+            limit_events: LimitEventLosses { queue_full, refused, stopped },
+            ingest: IngestLosses { unreadable, too_large },
+        })
     }
 
     pub(super) fn journal(&self, lost: IntCounter) -> Made<JournalFamilies> {

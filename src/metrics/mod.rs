@@ -65,6 +65,16 @@ pub struct IngestFamilies {
     pub spans: IntCounterVec,
     pub bodies_refused: IntCounterVec,
     pub ignored: IntCounterVec,
+    pub lost: IngestLosses,
+}
+
+/// What came and could not be taken, and will not come again.
+#[derive(Clone)]
+pub struct IngestLosses {
+    /// Values in spans that were taken without them.
+    pub unreadable: IntCounter,
+    /// Bodies, with spans that nobody has counted.
+    pub too_large: IntCounter,
 }
 
 /// What the journal counts.
@@ -90,6 +100,7 @@ struct LossFamilies {
     /// Frames of the journal.
     damaged: IntCounter,
     limit_events: LimitEventLosses,
+    ingest: IngestLosses,
 }
 
 /// Events of limits that are in no row, by why.
@@ -152,7 +163,7 @@ impl Metrics {
         Ok(Self {
             exemplified: usage.exemplified(),
             usage,
-            ingest: make.ingest()?,
+            ingest: make.ingest(losses.ingest)?,
             last_span: make.capped_gauges(&catalogue::INGEST_LAST_SPAN)?,
             open_traces: make.gauge(&catalogue::ASSEMBLE_OPEN)?,
             journal: make.journal(losses.damaged)?,

@@ -27,6 +27,8 @@ pub(super) struct Head<'a> {
     pub end: u64,
     pub failed: bool,
     pub message: &'a str,
+    #[expect(dead_code, reason = "nobody asks for it yet")]
+    pub flags: u32,
 }
 
 /// Collects one span after the other. Lives as long as the body it reads.

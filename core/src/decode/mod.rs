@@ -4,6 +4,8 @@
 mod dialect;
 mod extract;
 mod json;
+mod shrink;
+mod unread;
 mod wire;
 
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use crate::domain::extract::Extract;
 use crate::domain::span::Origin;
 use dialect::Dialect;
+pub use shrink::{NotShrunk, Shrinker};
+pub use unread::Unread;
 
 /// Attribute keys that are tried before those of the table, by what they name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +42,8 @@ impl Rules {
 pub struct Batch {
     pub extract: Extract,
     pub rejected: Rejected,
+    /// Values that were wanted and could not be read. Protobuf has none.
+    pub unread: Unread,
     /// The services that spans came from, each once.
     pub services: Vec<Arc<Origin>>,
 }

@@ -12,7 +12,7 @@ use crate::oracle;
 const PLANTED: &[&str] = &["SECRETQ", "4111-", "My card", "charged twice", "support bot.", "?"];
 
 /// The trace bodies: those beside `index.jsonl`, not the ones of other signals below.
-fn bodies(extension: &str) -> Vec<PathBuf> {
+pub fn bodies(extension: &str) -> Vec<PathBuf> {
     let mut bodies = Vec::new();
     for capture in fs::read_dir(crate::golden_captures()).unwrap() {
         let files = fs::read_dir(capture.unwrap().path()).unwrap().map(|file| file.unwrap().path());

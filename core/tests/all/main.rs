@@ -12,8 +12,10 @@
 mod captures;
 mod encode;
 mod generate;
+mod odd;
 mod oracle;
 mod same;
+mod shrink;
 mod truth;
 
 use std::path::PathBuf;

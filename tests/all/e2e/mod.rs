@@ -4,6 +4,7 @@ mod charges;
 mod clients;
 mod due;
 pub mod durability;
+mod large;
 mod limit_events;
 mod limits;
 mod notices;

@@ -71,7 +71,7 @@ async fn requests_that_are_not_for_us() {
         ("metrics", post(PROTOBUF, "anything").path("/v1/metrics"), "200, 0 taken"),
         ("logs", post(JSON, "anything").path("/v1/logs"), "200, 0 taken"),
         ("metrics of another content type", post("text/plain", "anything").path("/v1/metrics"), TYPE),
-        ("metrics over the limit", post(PROTOBUF, vec![0; MAX_BODY + 1]).path("/v1/metrics"), LARGE),
+        ("metrics over the limit", post(PROTOBUF, vec![0; 8 * MAX_BODY + 1]).path("/v1/metrics"), LARGE),
     ])
     .await;
 }
@@ -81,7 +81,12 @@ const NOWHERE: &str =
     r#"404{"detail":"there is nothing at this path","status":404,"title":"Not Found","type":"about:blank"}"#;
 const TYPE: &str = r#"415{"detail":"content type is neither application/x-protobuf nor application/json","status":415,"title":"Unsupported Media Type","type":"about:blank"}"#;
 const ENCODING: &str = "415 InvalidArgument: content encoding is none of gzip, deflate, zstd, identity";
-const LARGE: &str = "413 ResourceExhausted: body is larger than 1048576 bytes after decompression";
+const LARGE: &str =
+    "413 ResourceExhausted: body is larger than 8388608 bytes; send smaller batches, or raise ingest.max_body";
+/// What nobody reads was left out, and was too little.
+const REMAINS: &str = "413 ResourceExhausted: more than 1048576 bytes remain of the body without its prompts; send smaller batches, or raise ingest.max_body";
+const SQUEEZED: &str = "413 ResourceExhausted: body is larger than 1048576 bytes before decompression; send smaller batches, or raise ingest.max_body";
+const INFLATED: &str = "413 ResourceExhausted: body is larger than 8388608 bytes after decompression; send smaller batches, or raise ingest.max_body";
 
 #[test]
 fn large_and_squeezed_bodies() {
@@ -99,16 +104,23 @@ async fn large_and_squeezed_bodies_alone() {
     check(vec![
         ("just below the limit", post(PROTOBUF, fits()), "200, 1 taken"),
         ("just below the limit, gzip", post(PROTOBUF, span::gzip(&fits())).encoding("gzip"), "200, 1 taken"),
-        ("over the limit", post(PROTOBUF, span::of_length(MAX_BODY)), LARGE),
+        ("a prompt over the limit", post(PROTOBUF, span::of_length(MAX_BODY)), "200, 1 taken"),
+        ("a prompt over the limit when inflated", post(PROTOBUF, span::gzip(&span::of_length(MAX_BODY))).encoding("gzip"), "200, 1 taken"),
+        ("a prompt far over the limit", post(PROTOBUF, span::of_length(8 * MAX_BODY)), LARGE),
+        ("a prompt far over the limit when inflated", post(PROTOBUF, span::gzip(&span::of_length(8 * MAX_BODY))).encoding("gzip"), INFLATED),
+        ("a user over the limit", post(PROTOBUF, span::protobuf([Span { attributes: vec![span::attribute("user.id", &"x".repeat(MAX_BODY))], ..span::good() }])), "200, 1 taken, rejected 0: one value could not be read: user.id"),
+        ("spans over the limit", post(PROTOBUF, span::protobuf(vec![span::good(); 20_000])), REMAINS),
+        ("spans over the limit, JSON", post(JSON, span::json(vec![span::good(); 20_000])), REMAINS),
+        ("over the limit and cut", post(PROTOBUF, cut(span::of_length(MAX_BODY))), malformed!("length beyond the end at byte 1048670")),
         ("far over the limit", post(PROTOBUF, vec![b' '; 64 * MAX_BODY]), LARGE),
         ("far over the limit, JSON", post(JSON, vec![b' '; 64 * MAX_BODY]), LARGE),
-        ("over the limit when inflated", post(PROTOBUF, span::gzip(&span::of_length(MAX_BODY))).encoding("gzip"), LARGE),
-        ("gzip bomb", post(PROTOBUF, span::gzip_bomb()).encoding("gzip"), LARGE),
-        ("gzip bomb of many members", post(PROTOBUF, span::gzip(&[0; 4096]).repeat(9_000)).encoding("gzip"), LARGE),
-        ("gzip bomb, JSON", post(JSON, span::gzip_bomb()).encoding("x-gzip"), LARGE),
-        ("zlib bomb", post(PROTOBUF, span::zlib_bomb()).encoding("deflate"), LARGE),
-        ("bare deflate bomb", post(PROTOBUF, span::deflate_bomb()).encoding("deflate"), LARGE),
-        ("zstd bomb", post(PROTOBUF, span::zstd_bomb()).encoding("zstd"), LARGE),
+        ("over the limit as it comes", post(PROTOBUF, span::gzip_of_noise(MAX_BODY + 1)).encoding("gzip"), SQUEEZED),
+        ("gzip bomb", post(PROTOBUF, span::gzip_bomb()).encoding("gzip"), REMAINS),
+        ("gzip bomb of many members", post(PROTOBUF, span::gzip(&[0; 4096]).repeat(9_000)).encoding("gzip"), REMAINS),
+        ("gzip bomb, JSON", post(JSON, span::gzip_bomb()).encoding("x-gzip"), REMAINS),
+        ("zlib bomb", post(PROTOBUF, span::zlib_bomb()).encoding("deflate"), REMAINS),
+        ("bare deflate bomb", post(PROTOBUF, span::deflate_bomb()).encoding("deflate"), REMAINS),
+        ("zstd bomb", post(PROTOBUF, span::zstd_bomb()).encoding("zstd"), REMAINS),
         ("zstd window of 128 MiB", post(PROTOBUF, span::zstd_wide_window(&fits())).encoding("zstd"), BROKEN_ZSTD),
         ("truncated gzip", post(PROTOBUF, cut(span::gzip(&small()))).encoding("gzip"), BROKEN_GZIP),
         ("truncated zlib", post(PROTOBUF, cut(span::zlib(&small()))).encoding("deflate"), BROKEN_DEFLATE),
@@ -168,18 +180,18 @@ async fn bodies_that_are_no_json_request() {
     let deep = |open: &str, close: &str, depth| open.repeat(depth) + "{}" + &close.repeat(depth);
     let value = |value: &str| post(JSON, span::json_with("{\"stringValue\":\"gpt-4o-mini\"}", value));
     check(vec![
-        ("empty", post(JSON, ""), malformed!("EOF while parsing a value at line 1 column 0")),
+        ("empty", post(JSON, ""), malformed!("a request that is no object at byte 0")),
         ("an empty object", post(JSON, "{}"), "200, 0 taken"),
-        ("an empty list says nothing", post(JSON, "[]"), "200, 0 taken"),
-        ("null", post(JSON, "null"), malformed!("invalid type: null, expected struct Request at line 1 column 4")),
-        ("cut in the middle", post(JSON, &good[..good.len() / 2]), malformed!("EOF while parsing a string at line 1 column 171")),
-        ("more after the end", post(JSON, format!("{good}{{}}")), malformed!("trailing characters at line 1 column 343")),
+        ("a list", post(JSON, "[]"), malformed!("a request that is no object at byte 0")),
+        ("null", post(JSON, "null"), malformed!("a request that is no object at byte 0")),
+        ("cut in the middle", post(JSON, &good[..good.len() / 2]), malformed!("a text without an end at byte 171")),
+        ("more after the end", post(JSON, format!("{good}{{}}")), malformed!("more behind the end at byte 342")),
         ("protobuf", post(JSON, span::protobuf([span::good()])), malformed!("text that is not UTF-8 at byte 8")),
-        ("a text for a list quotes nothing", post(JSON, "{\"resourceSpans\":\"SECRET, expected \\\"x\"}"), malformed!("invalid type: string, expected a sequence at line 1 column 39")),
-        ("a number for a text quotes nothing", value("{\"stringValue\":4111222233334444}"), malformed!("invalid type: integer, expected a text at line 1 column 323")),
-        ("a fraction for a whole number quotes nothing", value("{\"intValue\":4111.5}"), malformed!("invalid value: floating point, expected a whole number or a text of one at line 1 column 310")),
-        ("a text for a number quotes nothing", value("{\"intValue\":\"SECRET\"}"), malformed!("invalid value: another text, expected a whole number or a text of one at line 1 column 312")),
-        ("a member twice", post(JSON, span::json_with("\"kind\":0", "\"kind\":0,\"kind\":0")), malformed!("duplicate field `kind` at line 1 column 164")),
+        ("a text for a list quotes nothing", post(JSON, "{\"resourceSpans\":\"SECRET, expected \\\"x\"}"), malformed!("resourceSpans that are no array at byte 39")),
+        ("a number for a text", value("{\"stringValue\":4111222233334444}"), "200, 1 taken"),
+        ("a fraction for a whole number", value("{\"intValue\":4111.5}"), "200, 1 taken"),
+        ("a text for a number quotes nothing", value("{\"intValue\":\"SECRET\"}"), "200, 1 taken, rejected 0: one value could not be read: gen_ai.request.model"),
+        ("a member twice", post(JSON, span::json_with("\"kind\":0", "\"kind\":0,\"kind\":0")), "200, 1 taken"),
         ("members nobody knows", post(JSON, span::json_with("\"kind\":0", "\"kind\":0,\"x\":[{}],\"y\":null")), "200, 1 taken"),
         ("null for every kind of member", post(JSON, span::json_with(attribute, "{\"key\":null,\"value\":null}")), "200, 1 taken"),
         ("key that is not UTF-8", post(JSON, not_utf8(&span::json_with("gen_ai.request.model", "%"))), malformed!("text that is not UTF-8 at byte 262")),
@@ -187,8 +199,8 @@ async fn bodies_that_are_no_json_request() {
         ("member nobody knows that is not UTF-8", post(JSON, not_utf8(&span::json_with("\"kind\":0", "\"x\":\"%\""))), malformed!("text that is not UTF-8 at byte 154")),
         ("half of a surrogate pair", value("{\"stringValue\":\"cut \\ud83d\"}"), "200, 1 taken"),
         ("nested 100 000 deep where nobody looks", value(&deep("{\"arrayValue\":{\"values\":[", "]}}", 30_000)), "200, 1 taken"),
-        ("100 000 lists begun where nobody looks", post(JSON, "{\"x\":".to_owned() + &"[".repeat(100_000)), malformed!("EOF while parsing a list at line 1 column 100005")),
-        ("number of 100 000 digits", value(&format!("{{\"intValue\":{}}}", "9".repeat(100_000))), malformed!("number out of range at line 1 column 100304")),
+        ("100 000 lists begun where nobody looks", post(JSON, "{\"x\":".to_owned() + &"[".repeat(100_000)), malformed!("the end, where a value should be at byte 100005")),
+        ("number of 100 000 digits", value(&format!("{{\"intValue\":{}}}", "9".repeat(100_000))), "200, 1 taken, rejected 0: one value could not be read: gen_ai.request.model"),
     ])
     .await;
 }
@@ -227,7 +239,7 @@ async fn single_bad_spans() {
         ("id that is not hex", post(JSON, span::json_with(&"aa".repeat(16), &"xx".repeat(16))), rejected!(0, "trace id is missing or not 16 bytes")),
         ("id of an odd number of digits", post(JSON, span::json_with(&"aa".repeat(16), &"a".repeat(31))), rejected!(0, "trace id is missing or not 16 bytes")),
         ("start before 1970", post(JSON, span::json_with("\"1790000000000000000\"", "-1")), rejected!(0, "start time is missing or after the year 2199")),
-        ("start beyond 64 bits", post(JSON, span::json_with("\"1790000000000000000\"", "1e30")), malformed!("invalid value: floating point, expected a whole number or a text of one at line 1 column 182")),
+        ("start beyond 64 bits", post(JSON, span::json_with("\"1790000000000000000\"", "1e30")), rejected!(0, "start time is missing or after the year 2199")),
     ])
     .await;
 }

@@ -6,6 +6,7 @@
 mod encode;
 mod grpc;
 mod http;
+mod large;
 #[path = "../../../core/tests/all/oracle.rs"]
 #[allow(dead_code, reason = "the tests of the core use the rest")]
 mod oracle;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use tacho::auth::{AuthConfig, Guard, Rules};
 use tacho::ingest::{self, IngestConfig, IngestMeters, Intake, Keeper, NotKept};
 use tacho::listen::{self, Certificates, Common, Listener, Protocol, Tls, TlsConfig};
@@ -37,6 +37,8 @@ pub async fn start() -> Service {
         spans: counter("spans", &["protocol", "result"]),
         bodies_refused: counter("bodies", &["protocol", "reason"]),
         ignored_signals: counter("signals", &["signal"]),
+        unreadable: IntCounter::new("unreadable", "help").unwrap(),
+        too_large: IntCounter::new("too_large", "help").unwrap(),
         seen: Arc::new(|_| ()),
     };
     let (keep, kept) = tokio::sync::mpsc::channel(MOST_KEPT);

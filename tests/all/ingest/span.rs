@@ -7,6 +7,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::oracle::{Numbers, to_json};
 
@@ -56,6 +58,12 @@ pub fn of_length(length: usize) -> Vec<u8> {
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     squeeze(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()), bytes, 1).finish().unwrap()
+}
+
+/// Of what cannot be squeezed.
+pub fn gzip_of_noise(length: usize) -> Vec<u8> {
+    let mut random = StdRng::seed_from_u64(1);
+    gzip(&(0..length).map(|_| random.random()).collect::<Vec<u8>>())
 }
 
 pub fn zstd(bytes: &[u8]) -> Vec<u8> {
