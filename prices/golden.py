@@ -1,8 +1,8 @@
 """Writes tests/golden/prices.json: what the package itself charges, for every model of every provider.
 
 A line per model reference: [provider asked for (null: the package guesses it), reference, id of the model found (null:
-none), calls], each call as [input, output, cached, written, written for an hour, audio, reasoning, spoken, Unix seconds,
-service tier, cost]. The cost is in nano-dollars, rounded up once; null means that the package found no price for tokens
+none), calls], each call as [input, output, cached, written, written for an hour, audio, cached audio, reasoning,
+spoken, Unix seconds, service tier, cost]. The cost is in nano-dollars, rounded up once; null means that the package found no price for tokens
 or requests, and `~` before it that one of the prices is among those that convert.py rounds, so that the last digit may
 differ.
 """
@@ -20,17 +20,17 @@ from genai_prices.data_snapshot import get_snapshot
 
 getcontext().prec = 80
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
-PLAIN, CACHED = (1446, 92, 0, 0, 0, 0, 0, 0), (1446, 92, 270, 0, 0, 0, 0, 0)
-WRITTEN, BIG = (1447, 93, 271, 78, 0, 0, 31, 0), (2_000_003, 100_001, 999_983, 1_009, 0, 0, 7, 0)
+PLAIN, CACHED = (1446, 92, 0, 0, 0, 0, 0, 0, 0), (1446, 92, 270, 0, 0, 0, 0, 0, 0)
+WRITTEN, BIG = (1447, 93, 271, 78, 0, 0, 0, 31, 0), (2_000_003, 100_001, 999_983, 1_009, 0, 0, 0, 7, 0)
 # With parts that few models have a price for: written for an hour, heard, spoken.
-KEPT, ALL_KEPT = (5_003, 207, 271, 900, 601, 0, 31, 0), (2_000_003, 100_001, 999_983, 500_009, 500_009, 0, 7, 0)
-HEARD, ALL_HEARD = (5_003, 207, 271, 0, 0, 1_501, 0, 101), (5_003, 207, 0, 0, 0, 5_003, 0, 207)
-HEARD_FROM_CACHE = (5_003, 207, 3_001, 0, 0, 4_001, 0, 101)
-PARTS = (KEPT, ALL_KEPT, HEARD, ALL_HEARD, HEARD_FROM_CACHE)
+KEPT, ALL_KEPT = (5_003, 207, 271, 900, 601, 0, 0, 31, 0), (2_000_003, 100_001, 999_983, 500_009, 500_009, 0, 0, 7, 0)
+HEARD, ALL_HEARD = (5_003, 207, 271, 0, 0, 1_501, 0, 0, 101), (5_003, 207, 0, 0, 0, 5_003, 0, 0, 207)
+HEARD_FROM_CACHE, TOLD = (5_003, 207, 3_001, 0, 0, 4_001, 0, 0, 101), (5_003, 207, 1_501, 0, 0, 2_003, 701, 0, 101)
+PARTS = (KEPT, ALL_KEPT, HEARD, ALL_HEARD, HEARD_FROM_CACHE, TOLD)
 PART_PRICES = ('cache_write_1h_mtok', 'input_audio_mtok', 'output_audio_mtok', 'cache_audio_read_mtok')
 KEYS = (
     'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_write_tokens', 'cache_write_1h_tokens',
-    'input_audio_tokens', 'output_reasoning_tokens', 'output_audio_tokens',
+    'input_audio_tokens', 'cache_audio_read_tokens', 'output_reasoning_tokens', 'output_audio_tokens',
 )
 
 
@@ -38,7 +38,7 @@ def charge(provider, ref, tokens, at, tier):
     """Id of the model found, and the cost as text; None for either."""
     try:
         found = calc_price(
-            Usage(**dict(zip(KEYS, tokens, strict=True)), cache_audio_read_tokens=heard_from_cache(tokens)),
+            Usage(**dict(zip(KEYS, tokens, strict=True)) | {'cache_audio_read_tokens': heard_from_cache(tokens)}),
             ref,
             provider_id=provider,
             genai_request_timestamp=at,
@@ -55,9 +55,9 @@ def charge(provider, ref, tokens, at, tier):
 
 
 def heard_from_cache(tokens):
-    """No span tells it, so it is what it must be at least: as audio and cached tokens are parts of the input."""
-    whole, cached, audio = tokens[0], tokens[2], tokens[5]
-    return max(cached + audio - whole, 0)
+    """As many as were told, and as must be: audio and cached tokens are parts of the input."""
+    whole, cached, audio, told = tokens[0], tokens[2], tokens[5], tokens[6]
+    return max(cached + audio - whole, told)
 
 
 def single_prices(price):
@@ -120,7 +120,7 @@ def calls(info):
     yield from ((WRITTEN, at, None) for at in moments(info))
     for start in thresholds(info):
         for tokens in (start, start + 1):
-            yield from (((tokens, 77, 11, 5, 0, 0, 3, 0), NOON, None), ((tokens, 77, 11, 7, 5, 0, 3, 0), NOON, None))
+            yield from (((tokens, 77, 11, 5, 0, 0, 0, 3, 0), NOON, None), ((tokens, 77, 11, 7, 5, 0, 0, 3, 0), NOON, None))
     tiers = {variant.when.get('service_tier') for variant in info.price_variants or []} - {None}
     for tier in sorted(tiers | {'no-such-tier'} if tiers else ()):
         yield from ((tokens, NOON, tier) for tokens in (WRITTEN, BIG, *parts))

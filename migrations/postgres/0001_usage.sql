@@ -82,6 +82,7 @@ CREATE TABLE llm_calls (
     reasoning_tokens BIGINT NOT NULL,
     cache_write_1h_tokens BIGINT NOT NULL,
     audio_input_tokens BIGINT NOT NULL,
+    cached_audio_tokens BIGINT NOT NULL,
     audio_output_tokens BIGINT NOT NULL,
     cost_nanousd BIGINT,
     price_version TEXT,

@@ -82,6 +82,7 @@ CREATE TABLE llm_calls (
     reasoning_tokens INTEGER NOT NULL,
     cache_write_1h_tokens INTEGER NOT NULL,
     audio_input_tokens INTEGER NOT NULL,
+    cached_audio_tokens INTEGER NOT NULL,
     audio_output_tokens INTEGER NOT NULL,
     cost_nanousd INTEGER,
     price_version TEXT,

@@ -42,6 +42,9 @@ pub(super) struct PricesArguments {
     /// Of the input: audio.
     #[arg(long, value_name = "TOKENS", default_value_t = 0)]
     audio_input: u64,
+    /// Of these: read from a cache, and so a part of the cached input too.
+    #[arg(long, value_name = "TOKENS", default_value_t = 0)]
+    cached_audio: u64,
     /// Output tokens, with all that is a part of them.
     #[arg(long, value_name = "TOKENS", default_value_t = 0)]
     output: u64,
@@ -110,6 +113,7 @@ impl PricesArguments {
                 cache_write: self.cache_write,
                 cache_write_1h: self.cache_write_1h,
                 audio_input: self.audio_input,
+                cached_audio: self.cached_audio,
                 reasoning: self.reasoning,
                 audio_output: self.audio_output,
             },
@@ -118,7 +122,7 @@ impl PricesArguments {
 }
 
 /// Each kind of token, by the name of its count, with its rate and how many there are.
-fn kinds(found: &Found<'_>, tokens: &Tokens) -> [(&'static str, Option<NanoPerMillion>, u64); 8] {
+fn kinds(found: &Found<'_>, tokens: &Tokens) -> [(&'static str, Option<NanoPerMillion>, u64); 9] {
     let rates = &found.rates;
     [
         ("input_tokens", rates.input, tokens.input),
@@ -126,6 +130,7 @@ fn kinds(found: &Found<'_>, tokens: &Tokens) -> [(&'static str, Option<NanoPerMi
         ("cache_write_tokens", rates.cache_write, tokens.cache_write),
         ("cache_write_1h_tokens", rates.cache_write_1h, tokens.cache_write_1h),
         ("audio_input_tokens", rates.audio_input, tokens.audio_input),
+        ("cached_audio_tokens", rates.cached_audio, tokens.cached_audio),
         ("output_tokens", rates.output, tokens.output),
         ("reasoning_tokens", rates.reasoning, tokens.reasoning),
         ("audio_output_tokens", rates.audio_output, tokens.audio_output),
@@ -259,28 +264,29 @@ mod tests {
             "m --host a.corp --provider openai --json",
             true,
             expect![[r#"
-            {
-              "cost_nanousd": 7,
-              "cost_usd": "0.000000007",
-              "model": "m",
-              "partly_priced": false,
-              "price_version": "override:own.json+0e1e4ef5",
-              "priced": true,
-              "provider": "house",
-              "started_at": "2026-05-01T00:00:00.000000Z",
-              "usd_per_call": "0.000000007",
-              "usd_per_million": {
-                "audio_input_tokens": null,
-                "audio_output_tokens": null,
-                "cache_write_1h_tokens": null,
-                "cache_write_tokens": null,
-                "cached_input_tokens": "0.50",
-                "input_tokens": "2.00",
-                "output_tokens": "8.00",
-                "reasoning_tokens": null
-              }
-            }
-        "#]],
+                {
+                  "cost_nanousd": 7,
+                  "cost_usd": "0.000000007",
+                  "model": "m",
+                  "partly_priced": false,
+                  "price_version": "override:own.json+0e1e4ef5",
+                  "priced": true,
+                  "provider": "house",
+                  "started_at": "2026-05-01T00:00:00.000000Z",
+                  "usd_per_call": "0.000000007",
+                  "usd_per_million": {
+                    "audio_input_tokens": null,
+                    "audio_output_tokens": null,
+                    "cache_write_1h_tokens": null,
+                    "cache_write_tokens": null,
+                    "cached_audio_tokens": null,
+                    "cached_input_tokens": "0.50",
+                    "input_tokens": "2.00",
+                    "output_tokens": "8.00",
+                    "reasoning_tokens": null
+                  }
+                }
+            "#]],
         );
     }
 

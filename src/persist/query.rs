@@ -114,6 +114,8 @@ pub struct CallRow {
     pub dialect: String,
     /// As the price list calls it, else as it was told.
     pub model: Option<String>,
+    /// Part of the cached and of the audio tokens.
+    pub cached_audio_tokens: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

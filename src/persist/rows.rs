@@ -35,10 +35,10 @@ pub(super) const CALL_COLUMNS: &str = "record_started_at, trace_id, record_span_
     provider, host, request_model, response_model, operation, usage, unknown_reason, input_tokens, output_tokens, \
     cached_input_tokens, cache_write_tokens, reasoning_tokens, cache_write_1h_tokens, audio_input_tokens, audio_output_tokens, \
     cost_nanousd, price_version, partly_priced, service_tier, answered_from_cache, streaming, duration_ms, \
-    time_to_first_token_ms, error_type, dialect, model";
+    time_to_first_token_ms, error_type, dialect, model, cached_audio_tokens";
 pub(super) const CALL_KINDS: &[Kind] = &[
     Time, Text, Text, Text, Time, Text, Text, Text, Text, Text, Text, Text, Text, Int, Int, Int, Int, Int, Int, Int,
-    Int, Int, Text, Flag, Text, Flag, Flag, Real, Real, Text, Text, Text,
+    Int, Int, Text, Flag, Text, Flag, Flag, Real, Real, Text, Text, Text, Int,
 ];
 
 pub(super) const EXTRACT_COLUMNS: &str = "trace_id, extract, first_seen_at, due_at, claimed_by";
@@ -111,6 +111,7 @@ pub(super) fn of_call(call: &Call, record: &Record) -> Values {
         Value::optional(call.error_type.as_deref()),
         Value::text(&call.dialect),
         Value::optional(call.model.as_deref()),
+        Value::count(tokens.cached_audio),
     ]);
     values
 }
@@ -155,6 +156,7 @@ pub(super) fn to_call(row: &Row) -> Result<(Key, Call), sqlx::Error> {
         None => Usage::Reported(Tokens {
             cache_write_1h: row.count(18)?,
             audio_input: row.count(19)?,
+            cached_audio: row.count(32)?,
             audio_output: row.count(20)?,
             ..to_tokens(row, 13)?
         }),

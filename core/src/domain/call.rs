@@ -58,8 +58,9 @@ pub struct Tokens {
     pub cache_write: u64,
     /// Written into a cache that lasts for an hour, which costs more than the usual five minutes.
     pub cache_write_1h: u64,
-    /// Some of it may have been cached: no count says how much.
     pub audio_input: u64,
+    /// Part of `cached_input` and of `audio_input`. Zero where it is not told: then some of the audio may have been cached.
+    pub cached_audio: u64,
     pub reasoning: u64,
     pub audio_output: u64,
 }
@@ -81,6 +82,7 @@ impl Tokens {
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
         self.cache_write_1h = self.cache_write_1h.saturating_add(other.cache_write_1h);
         self.audio_input = self.audio_input.saturating_add(other.audio_input);
+        self.cached_audio = self.cached_audio.saturating_add(other.cached_audio);
         self.reasoning = self.reasoning.saturating_add(other.reasoning);
         self.audio_output = self.audio_output.saturating_add(other.audio_output);
     }

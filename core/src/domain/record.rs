@@ -81,7 +81,13 @@ impl Totals {
         self.unpriced_calls += u64::from(call.lacks_price());
         match call.usage {
             Usage::Reported(tokens) => {
-                self.tokens.add(&Tokens { cache_write_1h: 0, audio_input: 0, audio_output: 0, ..tokens });
+                self.tokens.add(&Tokens {
+                    cache_write_1h: 0,
+                    audio_input: 0,
+                    cached_audio: 0,
+                    audio_output: 0,
+                    ..tokens
+                });
             }
             Usage::Unknown(_) => self.unknown_usage_calls += 1,
         }

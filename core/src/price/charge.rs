@@ -25,7 +25,7 @@ pub struct Rates {
     pub cache_write: Option<NanoPerMillion>,
     pub cache_write_1h: Option<NanoPerMillion>,
     pub audio_input: Option<NanoPerMillion>,
-    /// For audio that surely was cached too.
+    /// For audio that was cached too.
     pub cached_audio: Option<NanoPerMillion>,
     pub reasoning: Option<NanoPerMillion>,
     pub audio_output: Option<NanoPerMillion>,
@@ -165,16 +165,17 @@ pub(super) fn charge(tokens: &Tokens, rates: &Rates) -> Result<NanoUsd, Unpriced
 }
 
 /// Whether every kind of token was charged at a rate of its own. It is not where the list has none for a kind that was told, nor
-/// where audio and cached tokens may be the same ones: no count says how many are both.
+/// where audio and cached tokens may be the same ones, and it is not told how many are both.
 pub(super) fn is_whole(tokens: &Tokens, rates: &Rates) -> bool {
     let kinds = [
         (tokens.cache_write_1h, rates.cache_write_1h),
         (tokens.audio_input, rates.audio_input),
+        (heard_from_cache(tokens, rates), rates.cached_audio),
         (tokens.audio_output, rates.audio_output),
     ];
-    let (cached, heard) = (own(tokens.cached_input, rates.cached_input), tokens.audio_input);
-    kinds.iter().all(|(tokens, rate)| *tokens == 0 || rate.is_some())
-        && heard_from_cache(tokens, rates) == cached.min(heard)
+    let cached = own(tokens.cached_input, rates.cached_input);
+    let is_told = tokens.cached_audio > 0 || heard_from_cache(tokens, rates) == cached.min(tokens.audio_input);
+    is_told && kinds.iter().all(|(tokens, rate)| *tokens == 0 || rate.is_some())
 }
 
 /// Tokens that are charged apart from their whole, as they have a rate.
@@ -182,10 +183,11 @@ fn own(tokens: u64, rate: Option<NanoPerMillion>) -> u64 {
     if rate.is_some() { tokens } else { 0 }
 }
 
-/// Tokens that must be both cached and audio, as together they are more than the whole input.
+/// Tokens that are both cached and audio: as many as were told, and as must be where together they are more than the input.
 fn heard_from_cache(tokens: &Tokens, rates: &Rates) -> u64 {
     let (cached, heard) = (own(tokens.cached_input, rates.cached_input), own(tokens.audio_input, rates.audio_input));
-    cached.saturating_add(heard).saturating_sub(tokens.input).min(cached).min(heard)
+    let least = cached.saturating_add(heard).saturating_sub(tokens.input);
+    tokens.cached_audio.max(least).min(cached).min(heard)
 }
 
 /// Money in a price list is never negative.
@@ -300,6 +302,14 @@ mod tests {
         assert_eq!(charge(&call(100), &both), Ok(NanoUsd(30 + 70 * 3)));
         // Only where all cached tokens or all audio must be both, nothing is left to guess.
         assert_eq!([30, 50, 100, 0].map(|cached| is_whole(&call(cached), &both)), [false, false, true, true]);
+        assert!(!is_whole(&call(100), &heard));
+        let told = |cached_audio| Tokens { cached_audio, ..call(50) };
+        assert_eq!(charge(&told(30), &both), Ok(NanoUsd(10 * 10 + 20 + 40 * 40 + 30 * 3)));
+        assert_eq!(
+            [charge(&told(1), &both), charge(&told(99), &both)],
+            [charge(&told(20), &both), charge(&told(50), &both)]
+        );
+        assert!(is_whole(&told(30), &both) && !is_whole(&told(30), &heard));
     }
 
     #[test]

@@ -8,8 +8,8 @@ const GOLDEN: &str = include_str!("../../../tests/golden/prices.json");
 /// 2026-11-02 12:00 UTC.
 const NOON: u64 = 1_793_620_800;
 
-/// Input, output, cached, written, written for an hour, audio, reasoning, spoken; seconds, tier, cost.
-type GoldenCall = (u64, u64, u64, u64, u64, u64, u64, u64, u64, Option<String>, Option<String>);
+/// Input, output, cached, written, written for an hour, audio, cached audio, reasoning, spoken; seconds, tier, cost.
+type GoldenCall = (u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, Option<String>, Option<String>);
 type GoldenLine = (Option<String>, String, Option<String>, Vec<GoldenCall>);
 
 fn at(seconds: u64) -> Timestamp {
@@ -52,7 +52,7 @@ fn every_golden_call_costs_what_the_package_says() {
     let mut wrong = Vec::new();
     let mut compared = 0;
     for (provider, reference, model, calls) in &lines {
-        for (input, output, cached, written, kept, heard, reasoning, spoken, seconds, tier, cost) in calls {
+        for (input, output, cached, written, kept, heard, both, reasoning, spoken, seconds, tier, cost) in calls {
             let tokens = Tokens {
                 input: *input,
                 output: *output,
@@ -60,6 +60,7 @@ fn every_golden_call_costs_what_the_package_says() {
                 cache_write: *written,
                 cache_write_1h: *kept,
                 audio_input: *heard,
+                cached_audio: *both,
                 reasoning: *reasoning,
                 audio_output: *spoken,
             };

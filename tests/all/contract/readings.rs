@@ -32,6 +32,7 @@ pub async fn calls_come_back_as_they_were(store: &Store) {
         cache_write: 8,
         cache_write_1h: 7,
         audio_input: 6,
+        cached_audio: 2,
         reasoning: 1,
         audio_output: 2,
     };
