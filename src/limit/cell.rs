@@ -126,6 +126,8 @@ impl Talk {
 }
 
 const MICRO: u64 = 1_000;
+/// As far as stores count, in nanoseconds: no bucket is ever so empty that a time overflows.
+const FURTHEST: u64 = super::shared::MOST * MICRO;
 /// Nanoseconds for which a refusal needs no new answer: others may have given back.
 const FRESH: u64 = 1_000_000_000;
 
@@ -162,7 +164,7 @@ impl RateCell {
             Answer::TooMany => Look::Over(None),
             Answer::Fits { .. } if mode == Mode::Local => Look::Fits,
             // What was given back and not told yet leaves no room: it may drain before it is told.
-            Answer::Fits { .. } if self.unacked().max(0) + cost > rate.nanos_for(slack) => Look::Unsure,
+            Answer::Fits { .. } if self.unacked().max(0).saturating_add(cost) > rate.nanos_for(slack) => Look::Unsure,
             Answer::Fits { .. } => Look::Fits,
         }
     }
@@ -201,10 +203,10 @@ impl RateCell {
 
     /// Charges, whether it fits or not. An amount below zero gives back.
     pub fn charge(&mut self, nanos: i64, now: u64) {
-        self.total += nanos;
+        self.total = self.total.saturating_add(nanos);
         for tat in [&mut self.tat, &mut self.own] {
             let from = if nanos > 0 { (*tat).max(now) } else { *tat };
-            *tat = from.saturating_add_signed(nanos);
+            *tat = from.saturating_add_signed(nanos).min(FURTHEST);
         }
     }
 
@@ -216,7 +218,7 @@ impl RateCell {
 
     /// What the store does not know yet, in nanoseconds.
     pub fn unacked(&self) -> i64 {
-        self.total - self.acked * 1_000
+        self.total.saturating_sub(self.acked.saturating_mul(1_000))
     }
 
     /// `wish`: the least that is wanted and the most that may be taken in advance, in units of the meter. What is left of the last
@@ -229,7 +231,7 @@ impl RateCell {
         let total = self.total.div_euclid(1_000);
         // What is given back by this report the store may know to be gone before the answer is here.
         self.acked = self.acked.min(total);
-        let floor = self.tat.saturating_add_signed(-self.unacked()) / MICRO;
+        let floor = self.tat.saturating_add_signed(self.unacked().saturating_neg()) / MICRO;
         let what = RateAsk { total, acked: self.acked, floor, own: self.own / MICRO, cell: rate.cell, wish };
         self.talk.ask(key, What::Rate(what))
     }
@@ -243,13 +245,13 @@ impl RateCell {
         }
         if *granted > 0 {
             for sum in [&mut self.total, &mut self.purse] {
-                *sum += granted * 1_000;
+                *sum = sum.saturating_add(granted.saturating_mul(1_000));
             }
             // When the store granted it is not known here, but is in its TAT.
-            self.own = self.own.saturating_add_signed(granted * 1_000);
+            self.own = self.own.saturating_add_signed(granted.saturating_mul(1_000)).min(FURTHEST);
             self.filled_at = now;
         }
-        self.acked = asked.total + granted;
+        self.acked = asked.total.saturating_add(*granted);
         // Assigned, not the greater of both: what was given back or reset elsewhere must arrive.
         self.tat = joined(tat * MICRO, self.unacked(), self.own, now);
         self.alone = 0;
@@ -294,7 +296,7 @@ impl RateCell {
             *tat = if backlog > 0 { now.saturating_add_signed(scaled(backlog)) } else { *tat };
         }
         self.purse = scaled(self.purse);
-        self.total = self.acked * 1_000 + unacked;
+        self.total = self.acked.saturating_mul(1_000).saturating_add(unacked);
     }
 
     /// Nothing that the store does not know, and a full bucket.
@@ -367,7 +369,7 @@ impl QuotaCell {
                 _ => Look::Over(Some(left.map_or(HELD, |left| left.min(HELD)))),
             };
         }
-        let ahead = self.unpublished() + amount;
+        let ahead = self.unpublished().saturating_add(amount);
         let allowed = match mode {
             Mode::Local => return Look::Fits,
             Mode::Synced => slack,
@@ -377,7 +379,7 @@ impl QuotaCell {
     }
 
     pub fn hold(&mut self, amount: i64) {
-        self.out += amount;
+        self.out = self.out.saturating_add(amount);
     }
 
     /// How much more is held here, or was used since, than the store knows: what is settled is not free for another hold.
@@ -404,10 +406,10 @@ impl QuotaCell {
             return false;
         }
         self.others = *others;
-        self.published = asked.out + granted;
+        self.published = asked.out.saturating_add(*granted);
         self.until = asked.until;
         self.reported = ledger.map_or(0, |ledger| ledger.used);
-        self.elsewhere = spent - self.reported;
+        self.elsewhere = spent.saturating_sub(self.reported);
         // Another instance on the same database may have told the store more.
         if let Some(told) = ledger {
             self.settled(*told);

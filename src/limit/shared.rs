@@ -225,7 +225,7 @@ const MANY_NODES: usize = 32;
 const SILENCE: u64 = 3_600_000_000;
 
 /// The year 2255: every microsecond up to here is a number that Lua keeps exactly.
-const MOST: u64 = 9_007_199_254_740_991;
+pub(super) const MOST: u64 = 9_007_199_254_740_991;
 
 fn take_quota(state: &mut Option<Shared>, who: &Reporter, ask: &Ask, quota: &QuotaAsk, now: u64) -> Told {
     if !matches!(state, Some(Shared::Quota { .. })) {

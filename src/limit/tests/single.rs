@@ -1,7 +1,9 @@
 //! One instance alone is governor, and a counter; a request that is refused leaves no trace.
 
+use super::super::cell::{Look, QuotaCell, RateCell, Terms};
 use super::super::kernel::{self, Answer};
-use super::super::rule::{Kind, Rule};
+use super::super::rule::{Kind, Mode, Rule};
+use super::super::shared::{Key, Ledger, Reporter, Shared};
 use super::dice::Dice;
 use super::world::{EPOCH, Event, MS, Order, SECOND, Weather, World};
 use super::{for_seeds, rules};
@@ -121,4 +123,35 @@ fn a_refused_request_changes_no_counter() {
         // In the end the store itself is held to what was granted, to the microsecond.
         world.quiesce();
     });
+}
+
+/// A sender may tell any amounts: they stop at the greatest number, and nothing panics.
+#[test]
+fn amounts_that_no_number_holds_leave_a_limit_in_debt() {
+    let rules = rules(
+        "[[limit]]\nname = \"l\"\nmeter = \"tokens\"\nrate = { limit = 1, period = \"1h\" }\n\
+         [[limit]]\nname = \"q\"\nmeter = \"tokens\"\nquota = { limit = 10, period = \"lifetime\" }\n",
+    );
+    let (Kind::Rate(rate), Kind::Quota(quota)) = (&rules[0].kind, &rules[1].kind) else { panic!("a rate and a quota") };
+    let who = Reporter { node: "n".into(), ledger: "l".into() };
+    let (mut bucket, mut counter) = (RateCell::new(1), QuotaCell::new(1));
+    let (mut of_bucket, mut of_counter) = (None, None);
+    for version in 1..5 {
+        bucket.charge(rate.nanos_for(i64::MAX), EPOCH);
+        counter.hold(i64::MAX);
+        counter.settled(Ledger { version, used: i64::MAX });
+        let ask = bucket.ask(Key(1), rate, Some((1, i64::MAX)), EPOCH);
+        let told = Shared::take(&mut of_bucket, &who, &ask, EPOCH / 1_000);
+        assert!(!bucket.learn(&ask, &told, EPOCH));
+        let ask = counter.ask(Key(2), Terms { limit: 10, until: u64::MAX, ends: 0 }, Some((1, i64::MAX)));
+        let told = Shared::take(&mut of_counter, &who, &ask, EPOCH / 1_000);
+        assert!(!counter.learn(&ask, &told, EPOCH));
+        assert!(matches!(bucket.look(rate, 1, Mode::Exact, 0, EPOCH), Look::Over(_)));
+        assert!(matches!(counter.look(quota, 1, Mode::Lease, 0, None, EPOCH), Look::Over(_)));
+    }
+    for _ in 0..5 {
+        bucket.charge(-i64::MAX, EPOCH);
+        counter.hold(-i64::MAX);
+        bucket.ask(Key(1), rate, None, EPOCH);
+    }
 }
