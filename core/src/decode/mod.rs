@@ -1,5 +1,6 @@
 //! From the bytes of an OTLP request to a usage extract: protobuf and JSON, one table of attribute keys for both. It never copies an
-//! attribute that is not in that table, and it accepts and refuses what a full decoder does.
+//! attribute that is not in that table. Of protobuf it accepts and refuses what a full decoder does; of JSON it takes what can be
+//! understood, and counts the rest.
 
 mod dialect;
 mod extract;

@@ -185,3 +185,24 @@ fn first_key(element: &str) -> Option<&str> {
     let rest = element.split_once("\"key\"")?.1.trim_start().strip_prefix(':')?.trim_start();
     Some(rest.strip_prefix('"')?.split_once('"')?.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::OwnKeys;
+
+    #[test]
+    fn no_text_is_held_beside_what_is_kept() {
+        let (rules, mut unread) = (Rules::new(OwnKeys::default(), false), Unread::default());
+        let mut shrinker = Shrinker::default();
+        shrinker.push(br#"{"attributes":[{"key":"other","value":{"stringValue":""#, &rules, &mut unread);
+        for _ in 0..1_000 {
+            shrinker.push(&br"a prompt\n".repeat(100), &rules, &mut unread);
+        }
+        assert!(shrinker.kept() < 2 * LONGEST, "{}", shrinker.kept());
+        shrinker.push(br#""}}],"name":""#, &rules, &mut unread);
+        shrinker.push(&br"a name\n".repeat(100), &rules, &mut unread);
+        assert_eq!((shrinker.name.len(), unread.count), (NAME.len() + 1, 0));
+        assert!(shrinker.finish().starts_with(br#"{"attributes":[],"name":"a name\n"#));
+    }
+}
