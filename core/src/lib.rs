@@ -3,5 +3,6 @@
 
 pub mod assemble;
 pub mod decode;
+pub mod dialect;
 pub mod domain;
 pub mod price;

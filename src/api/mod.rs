@@ -5,6 +5,7 @@ mod accept;
 mod accounts;
 mod changes;
 mod check;
+mod explain;
 mod exposition;
 mod extract;
 mod problem;
@@ -23,8 +24,10 @@ use http::{HeaderMap, StatusCode, header};
 use crate::auth::{Guard, Need, Role, problem, wrong_method};
 use crate::limit::Limits;
 use crate::persist::Store;
+use tacho_core::assemble::Resolver;
 use tacho_core::domain::time::Timestamp;
 
+pub(crate) use explain::{CallShown as ExplainedCall, Span as ExplainedSpan, Trace as ExplainedTrace, explained};
 pub(crate) use exposition::Expositions;
 pub(crate) use spreadsheet::text as spreadsheet_text;
 
@@ -40,6 +43,8 @@ pub(crate) struct Handles {
     /// There once the database could be opened.
     pub store: Arc<OnceLock<Store>>,
     pub limits: Arc<Limits>,
+    /// What made the records, for whoever asks why.
+    pub resolver: Arc<Resolver>,
     /// Why no spans are taken now, if so.
     pub not_ready: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>,
     /// What time it is.
@@ -58,6 +63,7 @@ pub(crate) fn router(handles: Handles, guard: &Guard, with_metrics: bool) -> Rou
         .route("/v1/usage", get(usage::records))
         .route("/v1/usage/summary", get(usage::summary))
         .route("/v1/usage/changes", get(changes::changes))
+        .route("/v1/traces/{id}/explain", get(explain::explain))
         .route("/v1/limits", get(check::limits))
         .route("/v1/accounts", get(accounts::list))
         .route("/v1/accounts/{tenant}/{user}", get(accounts::show));

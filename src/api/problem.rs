@@ -17,6 +17,8 @@ pub(super) enum Problem {
     Choice { name: &'static str, known: String },
     #[error("there is no such account")]
     NoAccount,
+    #[error("nothing is known of this trace: it never came, or it is not quiet yet")]
+    NoTrace,
     #[error("{0}")]
     Body(#[from] JsonRejection),
     #[error("{0}")]
@@ -52,7 +54,7 @@ impl IntoResponse for Problem {
             Self::Path(rejection) => rejection.status(),
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Epoch { .. } => StatusCode::GONE,
-            Self::NoAccount | Self::NoReservation(_) => StatusCode::NOT_FOUND,
+            Self::NoAccount | Self::NoTrace | Self::NoReservation(_) => StatusCode::NOT_FOUND,
             Self::Database(_) | Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::Csv => StatusCode::INTERNAL_SERVER_ERROR,
         };

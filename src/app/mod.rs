@@ -42,6 +42,7 @@ use flow::Flow;
 use listeners::Listeners;
 use notices::Notices;
 use reload::{Book, Reach, Reloads};
+use tacho_core::assemble::Resolver;
 use tacho_core::domain::extract::EXTRACT_FORM;
 use tacho_core::domain::lsn::Lsn;
 use tacho_core::domain::time::Timestamp;
@@ -166,7 +167,7 @@ pub async fn run(config: Config, orders: Orders<impl Future<Output = ()>>) -> Re
     exporting.spawn(exports::work(sinks, Arc::clone(&store), Arc::clone(&metrics), over.clone()));
     limits::opened(&limits).await;
     listeners.tell(&config.data_dir)?;
-    let handles = handles(&metrics, Arc::clone(&store), limits, &journal, &closing);
+    let handles = handles(&metrics, Arc::clone(&store), limits, &config, &journal, &closing);
     let served = listeners.serve(intake, handles, &entrance, &closing);
     let _watching = service::serving(service::Watched { pulse, journal, metrics, closing: closing.clone() });
     let early = tokio::select! {
@@ -277,6 +278,7 @@ fn handles(
     metrics: &Arc<Metrics>,
     store: Arc<OnceLock<crate::persist::Store>>,
     limits: Arc<Limits>,
+    config: &Config,
     journal: &Journal,
     closing: &CancellationToken,
 ) -> api::Handles {
@@ -292,7 +294,8 @@ fn handles(
     let exposition =
         move |openmetrics: bool| registry.exposition(if openmetrics { Format::OpenMetrics } else { Format::Text });
     let expositions = Arc::new(api::Expositions::new(Arc::new(exposition)));
-    api::Handles { expositions, store, limits, not_ready: Arc::new(not_ready), now }
+    let resolver = Arc::new(Resolver::new(&config.assemble));
+    api::Handles { expositions, store, limits, resolver, not_ready: Arc::new(not_ready), now }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps times as floats")]

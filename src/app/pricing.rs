@@ -19,6 +19,9 @@ pub(super) fn priced(book: &PriceBook, mut requests: Vec<Request>, before: &[Req
         before.iter().flat_map(|request| &request.calls).map(|call| (call.key, call)).collect();
     for request in &mut requests {
         for call in &mut request.calls {
+            if let Some(provider) = provider_by_host(book, call) {
+                call.provider = Some(provider);
+            }
             let charged = stored.get(&call.key).filter(|stored| stays_charged(stored, call));
             call.model = match charged {
                 Some(stored) => stored.model.clone(),
@@ -47,6 +50,13 @@ fn stays_charged(stored: &Call, call: &Call) -> bool {
 /// Databases keep no NUL.
 fn is_kept_as(stored: &Option<Box<str>>, text: &Option<Box<str>>) -> bool {
     stored == text || text.as_ref().map(|text| text.replace('\0', "")).as_deref() == stored.as_deref()
+}
+
+/// An SDK of one provider speaks to many: where the host is known and is another's, it is that one that was called.
+fn provider_by_host(book: &PriceBook, call: &Call) -> Option<Box<str>> {
+    let provider = book.provider_at(call.host.as_deref()?)?;
+    let named = call.provider.as_deref().is_some_and(|name| book.is_named(provider, name));
+    (!named).then(|| provider.into())
 }
 
 /// What the price list calls the model: of a failed call, which names only what was asked for, the same as of others.

@@ -4,6 +4,7 @@ mod accounts;
 mod actor;
 mod audit;
 mod dead_letters;
+mod explain;
 mod export;
 mod healthcheck;
 mod limits;
@@ -57,6 +58,8 @@ enum Verb {
     Limits(limits::LimitsArguments),
     /// Which price a call would get, or why it has none.
     Prices(prices::PricesArguments),
+    /// What each span of a trace was taken for, and why.
+    Explain(explain::ExplainArguments),
     /// Look at accounts, reset them, put them on another plan.
     Accounts(accounts::AccountsArguments),
     /// How far the sinks are, and sending again.
@@ -121,6 +124,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Verb::Rebuild(arguments) => told(rebuild::rebuild(&config, &arguments, app::now()).await),
         Verb::Limits(arguments) => told(limits::limits(&config, &arguments, app::now()).await),
         Verb::Prices(arguments) => priced(prices::prices(&config, &arguments, app::now())),
+        Verb::Explain(arguments) => match explain::explain(&config, &arguments, app::now()).await {
+            Err(error @ explain::ExplainError::NoId(_)) => complain(&error, WRONG_USE),
+            said => told(said),
+        },
         Verb::Accounts(arguments) => match accounts::accounts(&config, &arguments, app::now()).await {
             Ok(text) => {
                 say(&text);

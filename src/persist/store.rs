@@ -8,7 +8,7 @@ use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::value::{Kind, Row, Value};
 use super::work::Work;
-use super::{Change, Checkpoint, PersistError, extracts, postgres, rows, sqlite};
+use super::{Change, Checkpoint, Known, PersistError, extracts, postgres, rows, sqlite};
 use crate::remote::{DatabaseOptions, Target};
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::lsn::Lsn;
@@ -84,6 +84,13 @@ impl Store {
     pub async fn begin<'p>(&self, proposed: &'p [Change]) -> Result<Work<'p>, PersistError> {
         debug_assert!(proposed.is_sorted_by(|a, b| a.trace_id < b.trace_id), "sorted by trace, each once");
         Work::begin(self.writing().await?, self.own().clone(), proposed).await
+    }
+
+    /// What is known of a trace.
+    pub async fn known(&self, trace_id: TraceId, now: Timestamp) -> Result<Option<Known>, PersistError> {
+        let nothing = [Change::nothing(trace_id, now)];
+        let mut work = self.begin(&nothing).await?;
+        Ok(work.take_known().pop())
     }
 
     /// A transaction that may write. In SQLite it is the only one from here on.

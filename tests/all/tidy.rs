@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "api",
+            "assemble",
             "app",
             "auth",
             "config",
@@ -39,8 +40,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("domain", &[]),
-    ("decode", &[]),
-    ("assemble", &[]),
+    ("dialect", &[]),
+    ("decode", &["dialect"]),
+    ("assemble", &["dialect"]),
     ("price", &[]),
     ("auth", &["rights", "telemetry"]),
     ("listen", &["auth", "telemetry"]),
@@ -53,7 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["telemetry"]),
     ("notify", &["remote", "telemetry"]),
     // Usage is read from the store that `app` hands it.
-    ("api", &["auth", "limit", "persist", "telemetry"]),
+    ("api", &["assemble", "auth", "limit", "persist", "telemetry"]),
     ("remote", &[]),
     ("rights", &[]),
     // Its section, which `config` declares.

@@ -1,22 +1,22 @@
-//! Which spans are calls of a model: the deepest span with tokens, each call once however many instrumentations saw it.
+//! Which spans are calls of a model, each call once however many instrumentations saw it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
-
-use super::tree::{Node, Tree};
+use super::nested::{self, Decision};
+use super::resolve::{self, Owner};
+use super::tree::Tree;
+use super::twins::{self, Group};
+use super::view::{self, Role, View};
+use crate::dialect::{self, Failure};
 use crate::domain::call::{Tokens, UnknownUsage, Usage};
-use crate::domain::facts::{Facts, Field};
-use crate::domain::ids::SpanId;
-use crate::domain::span::Span;
-
-/// The span made by Anthropic's own SDK: nearest the wire, so its numbers win over those of another span of the same call.
-const NEAREST_THE_WIRE: &str = "com.anthropic.sdk.python";
+use crate::domain::facts::Field;
 
 /// One call as its spans show it: places in the tree, the one that gives the numbers first.
 pub(super) struct Sighting {
+    pub owner: Owner,
     pub numbers: usize,
     pub others: Vec<usize>,
+    pub tokens: Option<Tokens>,
 }
 
 impl Sighting {
@@ -30,188 +30,149 @@ impl Sighting {
     }
 }
 
-/// All calls of the trace.
-pub(super) fn find(tree: &Tree<'_>) -> Vec<Sighting> {
-    let mut places = candidates(tree);
-    places.sort_unstable_by_key(|place| tree.order(*place));
-    merge_twins(tree, &places)
+/// What a span was taken for, other than a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Call,
+    Aggregate(&'static str),
+    /// A further view of the call whose numbers that span gives.
+    Twin(usize, &'static str),
+    NoCall(&'static str),
+    Nothing,
 }
 
-fn has_tokens(facts: &Facts) -> bool {
-    facts.has(Field::InputTokens) || facts.has(Field::OutputTokens) || facts.has(Field::ImplausibleTokens)
+/// The calls of a trace, and what each span was taken for.
+pub(super) struct Found {
+    pub sightings: Vec<Sighting>,
+    pub taken: Vec<Taken>,
 }
 
-fn calls_a_model(facts: &Facts) -> bool {
-    facts.has(Field::ModelOperation)
+pub(super) fn find(tree: &Tree<'_>) -> Found {
+    let views: Vec<View<'_>> = tree.nodes.iter().map(View::of).collect();
+    let decisions = nested::decide(tree, &views);
+    let groups = twins::join(tree, &views, groups(tree, &views, &decisions));
+    let sightings: Vec<Sighting> = groups.iter().map(|group| sighting(tree, &views, group)).collect();
+    let taken = taken(&views, &decisions, &groups, &sightings);
+    Found { sightings, taken }
 }
 
-/// Spans with tokens that have no tokens below them; and spans of a model operation without tokens that have no such span
-/// below them either. The latter are failed calls or calls of unknown usage.
-fn candidates(tree: &Tree<'_>) -> Vec<usize> {
-    let count = tree.nodes.len();
-    let (mut tokens_below, mut calls_below) = (vec![false; count], vec![false; count]);
-    for place in tree.downwards.iter().rev().copied() {
-        let facts = &tree.nodes[place].span.facts;
-        if let Some(parent) = tree.nodes[place].parent {
-            tokens_below[parent] |= tokens_below[place] || has_tokens(facts);
-            calls_below[parent] |= calls_below[place] || has_tokens(facts) || calls_a_model(facts);
-        }
-    }
-    // Below a call that counts, a span without tokens is another view of that call: an inner client, an attempt.
-    let mut inside_a_call = vec![false; count];
-    let mut found = Vec::new();
+/// Each call with the views that are nested in it, in the order of their start.
+fn groups<'t>(tree: &Tree<'t>, views: &[View<'t>], decisions: &[Option<Decision>]) -> Vec<Group<'t>> {
+    let mut members: BTreeMap<usize, Vec<(usize, &'static str)>> = BTreeMap::new();
+    let mut of_call: Vec<Option<usize>> = vec![None; decisions.len()];
     for place in tree.downwards.iter().copied() {
-        let node = &tree.nodes[place];
-        let facts = &node.span.facts;
-        inside_a_call[place] = node.parent.is_some_and(|parent| inside_a_call[parent]);
-        if has_tokens(facts) && !tokens_below[place] {
-            found.push(place);
-            inside_a_call[place] |= calls_a_model(facts);
-        } else if !has_tokens(facts) && calls_a_model(facts) && !calls_below[place] && !inside_a_call[place] {
-            found.push(place);
-        }
-    }
-    found
-}
-
-/// Spans of one call that lie beside each other: from different scopes, at the same time, with the same id of the answer; or,
-/// where an id is missing, below the same parent, with the same model and tokens. Of one scope only one span joins a call.
-fn merge_twins(tree: &Tree<'_>, places: &[usize]) -> Vec<Sighting> {
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut by_answer = FxHashMap::<(Option<usize>, u64), Vec<usize>>::default();
-    let mut without_id = Vec::new();
-    for place in places.iter().copied() {
-        let Some(id) = tree.nodes[place].span.facts.number(Field::ResponseId) else {
-            without_id.push(place);
-            continue;
+        let (call, why) = match decisions[place] {
+            Some(Decision::Call) => (place, ""),
+            // The outer span was decided to be a call, or to be within one: its place is known already.
+            Some(Decision::Within(outer, why)) => (of_call[outer].unwrap_or(place), why),
+            Some(Decision::Aggregate(_)) | None => continue,
         };
-        let same_id = by_answer.entry((tree.nodes[place].server, id)).or_default();
-        if let Some(group) = best(tree, &groups, latest(same_id), place, |_, _| true) {
-            groups[group].push(place);
-        } else {
-            same_id.push(groups.len());
-            groups.push(vec![place]);
-        }
+        of_call[place] = Some(call);
+        members.entry(call).or_default().push((place, why));
     }
-    // By the parent's id and not its place: two parents that never came are not the same. The groups with an id come first, all
-    // of them, then those without; both in the order of their starts.
-    let mut by_parent = FxHashMap::<Option<SpanId>, [Vec<usize>; 2]>::default();
-    for (group, members) in groups.iter().enumerate() {
-        by_parent.entry(tree.nodes[members[0]].span.parent).or_default()[0].push(group);
-    }
-    for place in without_id {
-        let [with_id, others] = by_parent.entry(tree.nodes[place].span.parent).or_default();
-        let near = around(tree, &groups, with_id, place).iter().copied().chain(latest(others));
-        if let Some(group) = best(tree, &groups, near, place, alike) {
-            groups[group].push(place);
-        } else {
-            others.push(groups.len());
-            groups.push(vec![place]);
-        }
-    }
-    groups.into_iter().map(|group| sighting(tree, group)).collect()
-}
-
-/// How many groups are looked at for a twin, to either side: more calls than this do not run at once below one parent.
-const MOST_AT_ONCE: usize = 64;
-/// How many spans make one call at most: nobody runs more instrumentations than this.
-const MOST_VIEWS: usize = 16;
-
-/// The groups that began last.
-fn latest(groups: &[usize]) -> impl Iterator<Item = usize> {
-    groups.iter().rev().take(MOST_AT_ONCE).copied()
-}
-
-/// The groups that began at about the time of this span; expects them in the order of their starts.
-fn around<'g>(tree: &Tree<'_>, groups: &[Vec<usize>], among: &'g [usize], place: usize) -> &'g [usize] {
-    let start = tree.nodes[place].span.start;
-    let middle = among.partition_point(|group| tree.nodes[groups[*group][0]].span.start <= start);
-    &among[middle.saturating_sub(MOST_AT_ONCE)..among.len().min(middle + MOST_AT_ONCE)]
-}
-
-/// The group whose call this span may be another view of; of several, the one that began at the nearest time.
-fn best(
-    tree: &Tree<'_>,
-    groups: &[Vec<usize>],
-    among: impl Iterator<Item = usize>,
-    place: usize,
-    alike: impl Fn(&Node<'_>, &Node<'_>) -> bool,
-) -> Option<usize> {
-    let node = &tree.nodes[place];
-    let may_join = |group: &usize| {
-        let members = || groups[*group].iter().map(|member| &tree.nodes[*member]);
-        groups[*group].len() < MOST_VIEWS
-            && members().all(|member| member.origin.scope != node.origin.scope)
-            && members().any(|member| overlap(member.span, node.span) && alike(member, node))
+    let mut calls: Vec<(usize, Vec<(usize, &'static str)>)> = members.into_iter().collect();
+    calls.sort_unstable_by_key(|(call, _)| tree.order(*call));
+    let group = |(_, members): (usize, Vec<(usize, &'static str)>)| {
+        // A call waits for its request only if none of its spans has one.
+        let owner = members.iter().map(|(place, _)| resolve::owner(tree, *place)).min();
+        Group::of(tree, views, owner.expect("a call has a span"), members)
     };
-    let distance = |group: &usize| node.span.start.0.abs_diff(tree.nodes[groups[*group][0]].span.start.0);
-    among.filter(may_join).min_by_key(distance)
+    calls.into_iter().map(group).collect()
 }
 
-fn overlap(a: &Span, b: &Span) -> bool {
-    a.start <= b.end && b.start <= a.end
-}
-
-fn alike(a: &Node<'_>, b: &Node<'_>) -> bool {
-    let counts = |node: &Node<'_>| (has_tokens(&node.span.facts), tokens(&node.span.facts));
-    a.span.failed == b.span.failed && counts(a) == counts(b) && same_model(&a.span.facts, &b.span.facts)
-}
-
-/// A span that names no model does not contradict.
-fn same_model(a: &Facts, b: &Facts) -> bool {
-    let unnamed = models(a).next().is_none() || models(b).next().is_none();
-    unnamed || models(a).any(|model| models(b).any(|other| model == other))
-}
-
-fn models(facts: &Facts) -> impl Iterator<Item = &str> {
-    [facts.text(Field::ResponseModel), facts.text(Field::RequestModel)].into_iter().flatten()
-}
-
-fn sighting(tree: &Tree<'_>, group: Vec<usize>) -> Sighting {
+/// Numbers come from the span that tells them and is nearest the wire.
+fn sighting(tree: &Tree<'_>, views: &[View<'_>], group: &Group<'_>) -> Sighting {
     let rank = |place: &usize| {
-        let node = &tree.nodes[*place];
-        let far = &*node.origin.scope != NEAREST_THE_WIRE;
-        (!has_tokens(&node.span.facts), far, node.span.start, node.span.id)
+        let (node, view) = (&tree.nodes[*place], &views[*place]);
+        let distance = dialect::distance_from_wire(view.scope);
+        (view.tokens.is_none(), view.failed, distance, usize::MAX - node.depth, node.span.start, node.span.id)
     };
-    let mut places = group;
+    let mut places: Vec<usize> = group.members.iter().map(|(place, _)| *place).collect();
     places.sort_unstable_by_key(rank);
     let others = places.split_off(1);
-    Sighting { numbers: places[0], others }
+    Sighting { owner: group.owner, numbers: places[0], others, tokens: views[places[0]].tokens }
 }
 
-/// The token counts with `input` including the cached part and `output` the reasoning part, whatever the dialect left out.
-pub(super) fn tokens(facts: &Facts) -> Tokens {
-    let count = |field| facts.number(field).unwrap_or(0);
-    let (cached_input, cache_write) = (count(Field::CachedInputTokens), count(Field::CacheWriteTokens));
-    let (mut input, mut output) = (count(Field::InputTokens), count(Field::OutputTokens));
-    let reasoning = count(Field::ReasoningTokens);
-    // A part greater than the whole proves that the whole was given without it.
-    if facts.has(Field::InputWithoutCache) || cached_input.saturating_add(cache_write) > input {
-        input = input.saturating_add(cached_input).saturating_add(cache_write);
+fn taken(
+    views: &[View<'_>],
+    decisions: &[Option<Decision>],
+    groups: &[Group<'_>],
+    sightings: &[Sighting],
+) -> Vec<Taken> {
+    let alone = |(view, decision): (&View<'_>, &Option<Decision>)| match (decision, view.role) {
+        (Some(Decision::Aggregate(why)), _) => Taken::Aggregate(why),
+        (None, Role::Preparation) => Taken::NoCall("its name says that it only prepares a call"),
+        (None, Role::OtherWork) => Taken::NoCall("its operation calls no model"),
+        (None, Role::Aggregate) => Taken::Aggregate("its operation stands for what is below it"),
+        _ => Taken::Nothing,
+    };
+    let mut taken: Vec<Taken> = views.iter().zip(decisions).map(alone).collect();
+    for (group, sighting) in groups.iter().zip(sightings) {
+        // The first of a call has no reason of its own; if it is the twin, the reason is that of the span with the numbers.
+        let of_numbers = group.members.iter().find(|(place, _)| *place == sighting.numbers).map_or("", |(_, why)| why);
+        for &(place, why) in &group.members {
+            let why = if why.is_empty() { of_numbers } else { why };
+            taken[place] = if place == sighting.numbers { Taken::Call } else { Taken::Twin(sighting.numbers, why) };
+        }
     }
-    if reasoning > output {
-        output = output.saturating_add(reasoning);
+    taken
+}
+
+/// What a call used.
+pub(super) fn usage(tree: &Tree<'_>, sighting: &Sighting) -> Usage {
+    let facts = |place: usize| &tree.nodes[place].span.facts;
+    let any = |field| sighting.spans().any(|place| facts(place).has(field));
+    let streaming = || sighting.spans().any(|place| view::streams(facts(place)));
+    match sighting.tokens {
+        Some(tokens) => Usage::Reported(tokens),
+        None if any(Field::ImplausibleTokens) => Usage::Unknown(UnknownUsage::Implausible),
+        None if sighting.spans().any(|place| facts(place).number(Field::AnsweredFromCache) == Some(1)) => {
+            Usage::Reported(Tokens::default())
+        }
+        None if tree.nodes[sighting.numbers].span.failed && cost_nothing(tree, sighting) => {
+            Usage::Reported(Tokens::default())
+        }
+        None if streaming() => Usage::Unknown(UnknownUsage::Stream),
+        None => Usage::Unknown(UnknownUsage::Missing),
     }
-    Tokens { input, output, cached_input, cache_write, reasoning, ..Tokens::default() }
 }
 
-/// What a call used; a failed call without counts used nothing that anyone would charge.
-pub(super) fn usage(span: &Span, streaming: bool) -> Usage {
-    if span.facts.has(Field::ImplausibleTokens) {
-        Usage::Unknown(UnknownUsage::Implausible)
-    } else if has_tokens(&span.facts) || span.failed {
-        Usage::Reported(tokens(&span.facts))
-    } else if streaming {
-        Usage::Unknown(UnknownUsage::Stream)
-    } else {
-        Usage::Unknown(UnknownUsage::Missing)
+/// Whether a failed call surely was billed nothing: the provider refused it, or nothing says that it began to answer.
+fn cost_nothing(tree: &Tree<'_>, sighting: &Sighting) -> bool {
+    let nodes = || sighting.spans().map(|place| &tree.nodes[place]);
+    let failures = || {
+        nodes().map(|node| {
+            let facts = &node.span.facts;
+            dialect::failure(facts.number(Field::ErrorCode), facts.text(Field::ErrorType))
+        })
+    };
+    if nodes().any(|node| node.span.facts.has(Field::TimeToFirstToken)) {
+        return false;
     }
+    if failures().any(|failure| failure == Failure::Refused) {
+        return true;
+    }
+    let begun = || nodes().any(|node| view::had_begun(&node.origin.scope, &node.span.facts));
+    failures().all(|failure| failure != Failure::CutOff) && !begun()
 }
 
-pub(super) fn streams(facts: &Facts) -> bool {
-    facts.number(Field::Streaming) == Some(1) || facts.has(Field::TimeToFirstToken)
-}
-
-pub(super) fn time_to_first_token(facts: &Facts) -> Option<Duration> {
-    facts.number(Field::TimeToFirstToken).map(Duration::from_nanos)
+/// The host of each call, by the span of its numbers: the first that one of its spans tells, the nearest to the wire first; else that
+/// of a client's span directly below one of them.
+pub(super) fn hosts<'t>(tree: &Tree<'t>, sightings: &[Sighting]) -> BTreeMap<usize, &'t str> {
+    let host = |place: usize| tree.nodes[place].span.facts.text(Field::Host);
+    let mut calls: Vec<Option<usize>> = vec![None; tree.nodes.len()];
+    let mut hosts = BTreeMap::new();
+    for sighting in sightings {
+        sighting.spans().for_each(|place| calls[place] = Some(sighting.numbers));
+        if let Some(host) = sighting.spans().find_map(host) {
+            hosts.insert(sighting.numbers, host);
+        }
+    }
+    for place in tree.downwards.iter().copied().filter(|place| calls[*place].is_none()) {
+        let call = tree.nodes[place].parent.and_then(|parent| calls[parent]);
+        if let (Some(call), Some(host)) = (call, host(place)) {
+            hosts.entry(call).or_insert(host);
+        }
+    }
+    hosts
 }

@@ -3,17 +3,23 @@
 
 mod calls;
 mod endpoint;
+mod explain;
 mod gather;
+mod nested;
 mod records;
 mod resolve;
+mod same;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod twins;
+mod view;
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use explain::{Explained, Explanation, TakenFor};
 pub use gather::{Closed, Gatherer};
 pub use resolve::{Look, Resolution, Resolver};
 

@@ -10,6 +10,8 @@ use super::calls::{self, Sighting};
 use super::endpoint::{agent_in_path, endpoint};
 use super::resolve::Owner;
 use super::tree::{Node, Tree};
+use super::view;
+use crate::dialect;
 use crate::domain::call::{Call, Cost, Key};
 use crate::domain::facts::Field;
 use crate::domain::ids::{SpanId, TraceId};
@@ -31,6 +33,8 @@ pub(super) struct About<'t> {
     pub(super) tree: &'t Tree<'t>,
     pub(super) members: BTreeMap<Owner, Vec<usize>>,
     pub(super) users: Vec<Option<usize>>,
+    /// Of each call, by the span that gives its numbers.
+    pub(super) hosts: BTreeMap<usize, &'t str>,
     /// By span: no two records of a trace have the same.
     pub(super) stored: FxHashMap<SpanId, Key>,
 }
@@ -38,7 +42,9 @@ pub(super) struct About<'t> {
 impl<'t> About<'t> {
     /// The record of the request itself, and one for each other user for whom it worked.
     pub(super) fn requests(&self, owner: Owner, sightings: Vec<Sighting>) -> Vec<Request> {
-        let user = self.first(owner, Field::User, |_| true);
+        // Where nobody is named, the installation of a program stands for its user.
+        let user = self.spans(owner).find_map(|place| self.users[place].is_some().then(|| self.user(place)).flatten());
+        let user = user.map(Box::from).or_else(|| self.first(owner, Field::User, |_| true));
         let (mut own, mut of_others) = (Vec::new(), BTreeMap::<&str, Vec<(usize, Sighting)>>::new());
         for sighting in sightings {
             match self.user_of(owner, &sighting).filter(|(name, _)| Some(*name) != user.as_deref()) {
@@ -78,7 +84,7 @@ impl<'t> About<'t> {
     fn attributed(&self, owner: Owner, place: usize, user: Option<Box<str>>) -> Record {
         let node = &self.tree.nodes[place];
         let facts = &node.span.facts;
-        let http = node.server.is_some();
+        let http = node.is_http_server();
         let method = if http { facts.text(Field::HttpMethod).unwrap_or_default() } else { node.span.kind.label() };
         let endpoint = if http { endpoint(facts) } else { facts.text(Field::Name).map(Into::into) };
         let status = facts.number(Field::HttpStatus).filter(|_| http).and_then(|code| u16::try_from(code).ok());
@@ -171,25 +177,31 @@ impl<'t> About<'t> {
     fn call(&self, sighting: &Sighting) -> Call {
         let node = &self.tree.nodes[sighting.numbers];
         let facts = |place: usize| &self.tree.nodes[place].span.facts;
-        let name = |field| sighting.by_names().find_map(|place| facts(place).text(field)).map(Box::from);
-        let streaming = sighting.spans().any(|place| calls::streams(facts(place)));
+        let said = |field| sighting.by_names().find_map(|place| facts(place).text(field));
+        // What was answered is known best nearest the wire.
+        let answered = |field| sighting.spans().find_map(|place| facts(place).text(field)).map(Box::from);
+        let any = |field| sighting.spans().any(|place| facts(place).number(field) == Some(1));
+        let streaming = sighting.spans().any(|place| view::streams(facts(place)));
         let class = || sighting.spans().find_map(|place| facts(place).text(Field::ErrorType)).unwrap_or(UNKNOWN_ERROR);
+        let providers = || sighting.by_names().filter_map(|place| facts(place).text(Field::Provider));
+        let provider = providers().find(|name| !dialect::is_framework(name));
+        let operations = sighting.by_names().filter_map(|place| facts(place).text(Field::Operation));
         Call {
             key: self.key(node),
-            provider: name(Field::Provider),
-            host: None,
-            request_model: name(Field::RequestModel),
-            response_model: name(Field::ResponseModel),
+            provider: provider.map(|name| dialect::provider_name(name).into()),
+            request_model: said(Field::RequestModel).map(Box::from),
+            response_model: answered(Field::ResponseModel),
             model: None,
-            operation: name(Field::ModelOperation),
-            usage: calls::usage(node.span, streaming),
+            operation: operations.map(dialect::operation_name).next().map(Box::from),
+            usage: calls::usage(self.tree, sighting),
             cost: Cost::Unknown,
             reported_cost: sighting.spans().find_map(|place| reported_cost(&self.tree.nodes[place])),
-            service_tier: name(Field::ServiceTier),
-            answered_from_cache: false,
+            service_tier: answered(Field::ServiceTier),
+            host: self.hosts.get(&sighting.numbers).copied().map(Box::from),
+            answered_from_cache: any(Field::AnsweredFromCache),
             streaming,
             duration: node.span.end.since(node.span.start),
-            time_to_first_token: sighting.spans().find_map(|place| calls::time_to_first_token(facts(place))),
+            time_to_first_token: sighting.spans().find_map(|place| view::time_to_first_token(&self.tree.nodes[place])),
             error_type: node.span.failed.then(|| class().into()),
             dialect: node.origin.scope.clone(),
         }

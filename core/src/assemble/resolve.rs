@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::AssembleConfig;
-use super::calls::{self, Sighting};
+use super::calls::{self, Found, Sighting};
 use super::records::About;
 use super::tree::Tree;
+use crate::dialect;
 use crate::domain::call::Key;
 use crate::domain::facts::Field;
 use crate::domain::ids::{SpanId, TraceId};
@@ -46,7 +47,7 @@ pub struct Resolver {
 }
 
 /// What a call belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Owner {
     /// The place of the request's span.
     Request(usize),
@@ -63,17 +64,22 @@ impl Resolver {
     /// Expects a trace in canonical form.
     pub fn resolve(&self, trace_id: TraceId, trace: &Trace, look: Look<'_>) -> Resolution {
         let tree = Tree::of(trace);
-        let (members, users) = (members(&tree), nearest_users(&tree));
+        self.resolved(&tree, calls::find(&tree), trace_id, look)
+    }
+
+    pub(super) fn resolved(&self, tree: &Tree<'_>, found: Found, trace_id: TraceId, look: Look<'_>) -> Resolution {
+        let (members, users) = (members(tree), nearest_users(tree));
         let stored = look.stored.iter().map(|key| (key.span_id, *key)).collect();
-        let about = About { trace_id, stored, members, users, tree: &tree };
+        let hosts = calls::hosts(tree, &found.sightings);
+        let about = About { trace_id, stored, members, users, hosts, tree };
         let mut owners: BTreeMap<Owner, Vec<Sighting>> = BTreeMap::new();
-        for place in 0..tree.nodes.len() {
-            if tree.nodes[place].server == Some(place) {
+        for (place, node) in tree.nodes.iter().enumerate() {
+            if node.server == Some(place) && node.is_http_server() {
                 owners.insert(Owner::Request(place), Vec::new());
             }
         }
-        for sighting in calls::find(&tree) {
-            owners.entry(owner_of_call(&tree, &sighting)).or_default().push(sighting);
+        for sighting in found.sightings {
+            owners.entry(sighting.owner).or_default().push(sighting);
         }
         let nothing_yet = owners.is_empty().then_some(look.first_seen);
         let mut waits = Waits::new();
@@ -111,11 +117,6 @@ pub(super) fn owner(tree: &Tree<'_>, place: usize) -> Owner {
     }
 }
 
-/// A call waits for its request only if none of its spans has one.
-fn owner_of_call(tree: &Tree<'_>, sighting: &Sighting) -> Owner {
-    sighting.spans().map(|place| owner(tree, place)).min().expect("a call has a span")
-}
-
 /// The spans of each owner, the earliest first: a user or tenant that the request's own span lacks is looked for in that order.
 fn members(tree: &Tree<'_>) -> BTreeMap<Owner, Vec<usize>> {
     let mut members: BTreeMap<Owner, Vec<usize>> = BTreeMap::new();
@@ -134,11 +135,8 @@ fn nearest_users(tree: &Tree<'_>) -> Vec<Option<usize>> {
     for place in tree.downwards.iter().copied() {
         let node = &tree.nodes[place];
         let parent = node.parent.filter(|parent| owner(tree, *parent) == owner(tree, place));
-        nearest[place] = if node.span.facts.text(Field::User).is_some() {
-            Some(place)
-        } else {
-            parent.and_then(|parent| nearest[parent])
-        };
+        let names = node.span.facts.has(Field::User) && !dialect::names_installations(&node.origin.scope);
+        nearest[place] = if names { Some(place) } else { parent.and_then(|parent| nearest[parent]) };
     }
     nearest
 }

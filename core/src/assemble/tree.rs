@@ -1,6 +1,8 @@
 //! The spans of a trace as a forest. Parents that never came, cycles and spans that are their own parent end in roots of their
 //! own; every walk takes linear time and no recursion.
 
+use std::cmp::Reverse;
+
 use rustc_hash::FxHashMap;
 
 use crate::domain::facts::Field;
@@ -14,9 +16,9 @@ pub(super) struct Node<'t> {
     pub span: &'t Span,
     /// Its parent, where that is here and is not also below it.
     pub parent: Option<usize>,
-    /// Its parent, where that is not here.
+    /// Its parent, where that is of this process and not here.
     pub missing_parent: Option<SpanId>,
-    /// The outermost HTTP server span above it, itself included.
+    /// The server span whose request it is part of, itself included: the outermost one that has not ended before.
     pub server: Option<usize>,
     /// The topmost span above it, itself included.
     pub top: usize,
@@ -25,7 +27,7 @@ pub(super) struct Node<'t> {
 }
 
 impl Node<'_> {
-    fn is_http_server(&self) -> bool {
+    pub(super) fn is_http_server(&self) -> bool {
         self.span.kind == Kind::Server && self.span.facts.has(Field::HttpMethod)
     }
 }
@@ -48,13 +50,31 @@ impl<'t> Tree<'t> {
         let parents: Vec<Option<usize>> =
             nodes.iter().map(|node| node.span.parent.and_then(|parent| places.get(&parent).copied())).collect();
         for (node, parent) in nodes.iter_mut().zip(&parents) {
-            node.missing_parent = node.span.parent.filter(|_| parent.is_none());
+            // A parent of another process may never come, and what is here is the top of what will.
+            node.missing_parent = node.span.parent.filter(|_| parent.is_none() && !node.span.remote_parent);
         }
         let downwards = link(&mut nodes, &parents);
         for place in &downwards {
             inherit(&mut nodes, *place);
         }
         Self { nodes, downwards }
+    }
+
+    /// All nodes as a reader wants them: each before those below it, those beside each other in the order of time.
+    pub(super) fn walk(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut below: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
+        let mut tops = Vec::new();
+        for (place, node) in self.nodes.iter().enumerate() {
+            node.parent.map_or(&mut tops, |parent| &mut below[parent]).push(place);
+        }
+        let later_first = |places: &mut Vec<usize>| places.sort_unstable_by_key(|place| Reverse(self.order(*place)));
+        later_first(&mut tops);
+        below.iter_mut().for_each(later_first);
+        std::iter::from_fn(move || {
+            let place = tops.pop()?;
+            tops.append(&mut below[place]);
+            Some(place)
+        })
     }
 
     /// What spans are sorted by where the earliest is wanted.
@@ -95,9 +115,12 @@ fn link(nodes: &mut [Node<'_>], parents: &[Option<usize>]) -> Vec<usize> {
 fn inherit(nodes: &mut [Node<'_>], place: usize) {
     let above =
         nodes[place].parent.map(|parent| &nodes[parent]).map(|above| (above.server, above.top, above.depth + 1));
-    let node = &mut nodes[place];
-    let own = node.is_http_server().then_some(place);
     let (server, top, depth) = above.unwrap_or((None, place, 0));
-    node.server = server.or(own);
+    let ended = server.is_some_and(|server| nodes[server].span.end < nodes[place].span.start);
+    let node = &mut nodes[place];
+    // A webhook, resumed work, a trace's id that somebody kept: what a server does after the one above it has ended is a request of
+    // its own.
+    let own = if ended { node.span.kind == Kind::Server } else { server.is_none() && node.is_http_server() };
+    node.server = if own { Some(place) } else { server };
     (node.top, node.depth) = (top, depth);
 }

@@ -5,13 +5,14 @@ mod values;
 
 use std::sync::Arc;
 
-use super::dialect::{self, Dialect, Meaning, resource};
+use super::lookup::{JSON_RANK, Lookup, Meaning};
 use super::{BadSpan, Batch, Rules};
+use crate::dialect::{self, JsonRow, Unit, resource};
 use crate::domain::facts::{Facts, FactsBuilder, Field};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::span::{Kind, Origin, Span};
 use crate::domain::time::Timestamp;
-use values::{Held, LONGEST_MESSAGE, LONGEST_NAME, Reading, clean, plain, read};
+use values::{Held, LONGEST_MESSAGE, LONGEST_NAME, Reading, clean, parsed, plain, read, value_at};
 pub(super) use values::{Raw, is_printable};
 
 /// The parts of a span that are not attributes, as they stand in the body.
@@ -27,9 +28,11 @@ pub(super) struct Head<'a> {
     pub end: u64,
     pub failed: bool,
     pub message: &'a str,
-    #[expect(dead_code, reason = "nobody asks for it yet")]
     pub flags: u32,
 }
+
+/// The flag that says that the parent is of another process.
+const REMOTE_PARENT: u32 = 0x200;
 
 /// Collects one span after the other. Lives as long as the body it reads.
 pub(super) struct Extractor<'a> {
@@ -37,10 +40,10 @@ pub(super) struct Extractor<'a> {
     /// One place a field; the ranks decide which of several keys stays.
     slots: [(u8, Held<'a>); Field::COUNT],
     /// Bit `n` is set where slot `n` holds something of the present span.
-    taken: u32,
+    taken: u64,
 }
 
-const _: () = assert!(Field::COUNT <= 32, "the bits of Extractor::taken");
+const _: () = assert!(Field::COUNT <= 64, "the bits of Extractor::taken");
 
 impl<'a> Extractor<'a> {
     pub(super) fn new(rules: &'a Rules) -> Self {
@@ -48,37 +51,68 @@ impl<'a> Extractor<'a> {
         Self { rules, slots, taken: 0 }
     }
 
-    pub(super) fn dialect(&self) -> &'a Dialect {
-        &self.rules.dialect
+    pub(super) fn lookup(&self) -> &'a Lookup {
+        &self.rules.lookup
     }
 
     /// Takes an attribute under each of its meanings, unless a key of better rank was there. Of a key that comes twice the first counts.
     #[inline(always)]
     pub(super) fn attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
-        if let [Meaning { field, rank, unit }] = meanings
+        if let [Meaning { field, rank, unit, mark }] = meanings
             && let Some(held) = plain(*unit, value)
         {
-            return self.hold(*field, *rank, held);
+            self.hold(*field, *rank, held);
+            return self.remember_key(*field, *rank, *mark);
         }
         self.any_attribute(meanings, value);
     }
 
     fn any_attribute(&mut self, meanings: &[Meaning], value: Raw<'a>) {
         for meaning in meanings {
-            match read(meaning.unit, value) {
-                Reading::Value(held) => self.hold(meaning.field, meaning.rank, held),
-                Reading::Implausible => self.hold(Field::ImplausibleTokens, 0, Held::Number(1)),
-                Reading::Absent => {}
+            match meaning.unit {
+                Unit::Json(rows) => self.json(rows, meaning.mark, value),
+                unit => self.take(meaning.field, meaning.rank, meaning.mark, read(unit, value)),
+            }
+        }
+    }
+
+    fn take(&mut self, field: Field, rank: u8, mark: u16, reading: Reading<'a>) {
+        match reading {
+            Reading::Value(held) => {
+                self.hold(field, rank, held);
+                self.remember_key(field, rank, mark);
+            }
+            Reading::Implausible => self.hold(Field::ImplausibleTokens, 0, Held::Number(1)),
+            Reading::Absent => {}
+        }
+    }
+
+    /// Where the counts come from is told to whoever asks.
+    #[inline(always)]
+    fn remember_key(&mut self, field: Field, rank: u8, mark: u16) {
+        match field {
+            Field::InputTokens => self.hold(Field::InputKey, rank, Held::Number(mark.into())),
+            Field::OutputTokens => self.hold(Field::OutputKey, rank, Held::Number(mark.into())),
+            _ => {}
+        }
+    }
+
+    /// Of a text of JSON, what the paths lead to.
+    #[cold]
+    fn json(&mut self, rows: &[JsonRow], mark: u16, value: Raw<'a>) {
+        let document = parsed(value);
+        for (rank, row) in (JSON_RANK..).zip(rows) {
+            if row.path.is_empty() {
+                self.take(row.field, rank, mark, read(row.unit, value));
+            } else if let Some(value) = document.as_ref().and_then(|document| value_at(document, row.path)) {
+                self.take(row.field, rank, mark, read(row.unit, value).into_owned());
             }
         }
     }
 
     /// Ends the span: into the batch it goes, or among the rejected ones.
     pub(super) fn finish(&mut self, head: &Head<'a>, origin: &Arc<Origin>, batch: &mut Batch) {
-        if dialect::input_lacks_cache(&origin.scope) {
-            self.hold(Field::InputWithoutCache, 0, Held::Number(1));
-        }
-        match self.span(head) {
+        match self.span(head, &origin.scope) {
             Ok((trace_id, span)) => {
                 batch.extract.push(origin, trace_id, &span, |facts| self.collect(facts));
             }
@@ -88,7 +122,7 @@ impl<'a> Extractor<'a> {
     }
 
     /// Without its facts.
-    fn span(&mut self, head: &Head<'a>) -> Result<(TraceId, Span), BadSpan> {
+    fn span(&mut self, head: &Head<'a>, scope: &str) -> Result<(TraceId, Span), BadSpan> {
         let trace_id = TraceId::from_bytes(head.trace_id).ok_or(BadSpan::TraceId)?;
         let id = SpanId::from_bytes(head.span_id).ok_or(BadSpan::SpanId)?;
         let parent = match head.parent {
@@ -96,24 +130,46 @@ impl<'a> Extractor<'a> {
             [] | [0, 0, 0, 0, 0, 0, 0, 0] => None,
             bytes => Some(SpanId::from_bytes(bytes).ok_or(BadSpan::ParentId)?),
         };
-        let (start, end) = (Timestamp(head.start), Timestamp(head.end));
+        let start = Timestamp(head.start);
         if head.start == 0 || start > Timestamp::LATEST {
             return Err(BadSpan::StartTime);
         }
-        if end < start {
-            return Err(BadSpan::EndBeforeStart);
-        }
+        // Clocks are set back: a span that ends before it starts took no time, and what it used was used.
+        let end = Timestamp(head.end).max(start);
         let kind = Kind::from_otlp(head.kind);
-        if kind != Kind::Server {
-            self.taken &= !HTTP_FIELDS;
-        }
-        if kind == Kind::Server || parent.is_none() {
+        self.keep_what_counts(kind, head.failed);
+        if kind == Kind::Server || parent.is_none() || self.names_a_request_or_call(kind, head.name, scope) {
             self.hold_text(Field::Name, head.name, LONGEST_NAME);
         }
         if head.failed && self.rules.error_messages {
             self.hold_text(Field::ErrorMessage, head.message.as_bytes(), LONGEST_MESSAGE);
         }
-        Ok((trace_id, Span { id, parent, kind, start, end, failed: head.failed, facts: Facts::default() }))
+        let remote_parent = parent.is_some() && head.flags & REMOTE_PARENT != 0;
+        let facts = Facts::default();
+        Ok((trace_id, Span { id, parent, remote_parent, kind, start, end, failed: head.failed, facts }))
+    }
+
+    /// The same keys mean other things on other spans.
+    #[inline]
+    fn keep_what_counts(&mut self, kind: Kind, failed: bool) {
+        if kind != Kind::Server {
+            self.taken &= !HTTP_FIELDS;
+        }
+        // Of a server it is the server itself; of spans that call nobody it says nothing.
+        if kind != Kind::Client && (kind == Kind::Server || self.taken & MODEL_FIELDS == 0) {
+            self.taken &= !(1 << Field::Host as u64);
+        }
+        // A server's status is that of its own answer.
+        let code = Field::ErrorCode as usize;
+        if !failed || kind == Kind::Server && self.slots[code].0 > 0 {
+            self.taken &= !(1 << code);
+        }
+    }
+
+    fn names_a_request_or_call(&self, kind: Kind, name: &[u8], scope: &str) -> bool {
+        kind == Kind::Consumer
+            || self.taken & MODEL_FIELDS != 0
+            || std::str::from_utf8(name).is_ok_and(|name| dialect::is_call_by_name(scope, name))
     }
 
     fn hold_text(&mut self, field: Field, text: &'a [u8], longest: usize) {
@@ -128,7 +184,7 @@ impl<'a> Extractor<'a> {
 
     #[inline(always)]
     fn hold(&mut self, field: Field, rank: u8, held: Held<'a>) {
-        let (slot, bit) = (field as usize, 1 << field as u32);
+        let (slot, bit) = (field as usize, 1 << field as u64);
         if self.taken & bit == 0 || rank < self.slots[slot].0 {
             self.slots[slot] = (rank, held);
             self.taken |= bit;
@@ -149,11 +205,28 @@ impl<'a> Extractor<'a> {
     }
 }
 
+const fn bits(fields: &[Field]) -> u64 {
+    let (mut bits, mut place) = (0, 0);
+    while place < fields.len() {
+        bits |= 1 << fields[place] as u64;
+        place += 1;
+    }
+    bits
+}
+
 /// What HTTP says counts on server spans only; clients and `http send` spans carry the same keys.
-const HTTP_FIELDS: u32 = 1 << Field::HttpMethod as u32
-    | 1 << Field::HttpRoute as u32
-    | 1 << Field::HttpPath as u32
-    | 1 << Field::HttpStatus as u32;
+const HTTP_FIELDS: u64 = bits(&[Field::HttpMethod, Field::HttpRoute, Field::HttpPath, Field::HttpStatus]);
+
+/// What only spans have that have to do with a model.
+const MODEL_FIELDS: u64 = bits(&[
+    Field::Operation,
+    Field::Provider,
+    Field::RequestModel,
+    Field::ResponseModel,
+    Field::InputTokens,
+    Field::OutputTokens,
+    Field::ReportedCost,
+]);
 
 /// Collects the attributes of a resource; of a repeated key the first counts.
 #[derive(Default)]

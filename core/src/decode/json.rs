@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::dialect::Meaning;
 use super::extract::{Extractor, Head, ResourceReader};
+use super::lookup::Meaning;
 use super::{Batch, Malformed, Rules};
 use crate::domain::span::Origin;
 pub(super) use cursor::{Cursor, plain_length};
@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
     }
 
     fn member(&mut self, cursor: &mut Cursor<'a>, name: &str, span: &mut Span<'a>) -> Result<(), Fault> {
-        let dialect = &self.rules.dialect;
+        let lookup = &self.rules.lookup;
         match name {
             "traceId" => span.trace_id = Id::read(cursor.token()?),
             "spanId" => span.id = Id::read(cursor.token()?),
@@ -165,11 +165,11 @@ impl<'a> Walk<'a> {
             "endTimeUnixNano" => self.scalar(cursor, "endTimeUnixNano", value::time, &mut span.end)?,
             "flags" => self.scalar(cursor, "flags", value::flags, &mut span.flags)?,
             "attributes" => {
-                self.listed(cursor, &mut span.listed, |key| dialect.span_key(key.as_bytes()))?;
+                self.listed(cursor, &mut span.listed, |key| lookup.span_key(key.as_bytes()))?;
             }
             "events" => self.array(cursor, "events", |walk, cursor| {
                 walk.object(cursor, "events", |walk, cursor, name| match name {
-                    "attributes" => walk.listed(cursor, &mut span.listed, |key| dialect.event_key(key.as_bytes())),
+                    "attributes" => walk.listed(cursor, &mut span.listed, |key| lookup.event_key(key.as_bytes())),
                     _ => cursor.skip(),
                 })
             })?,

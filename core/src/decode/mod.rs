@@ -2,9 +2,9 @@
 //! attribute that is not in that table. Of protobuf it accepts and refuses what a full decoder does; of JSON it takes what can be
 //! understood, and counts the rest.
 
-mod dialect;
 mod extract;
 mod json;
+mod lookup;
 mod shrink;
 mod unread;
 mod wire;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::domain::extract::Extract;
 use crate::domain::span::Origin;
-use dialect::Dialect;
+use lookup::Lookup;
 pub use shrink::{NotShrunk, Shrinker};
 pub use unread::Unread;
 
@@ -27,14 +27,14 @@ pub struct OwnKeys<'k> {
 
 /// What the readers go by.
 pub struct Rules {
-    dialect: Dialect,
+    lookup: Lookup,
     /// Keep the messages of failed spans: they may quote content.
     error_messages: bool,
 }
 
 impl Rules {
     pub fn new(keys: OwnKeys<'_>, error_messages: bool) -> Self {
-        Self { dialect: Dialect::new(keys.user, keys.tenant, keys.agent), error_messages }
+        Self { lookup: Lookup::new(keys.user, keys.tenant, keys.agent), error_messages }
     }
 }
 
@@ -96,8 +96,6 @@ pub enum BadSpan {
     ParentId,
     #[error("start time is missing or after the year 2199")]
     StartTime,
-    #[error("end time is before the start time")]
-    EndBeforeStart,
 }
 
 /// The body is no OTLP request: what is wrong and where. Names no value of the body.

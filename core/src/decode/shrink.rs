@@ -80,7 +80,7 @@ impl<'r> Shrinker<'r> {
 
 /// Whether any reader looks for this key, wherever it stands.
 fn is_listed(key: &[u8], rules: &Rules) -> bool {
-    !rules.dialect.span_key(key).is_empty()
-        || !rules.dialect.event_key(key).is_empty()
+    !rules.lookup.span_key(key).is_empty()
+        || !rules.lookup.event_key(key).is_empty()
         || super::extract::ResourceReader::wants(key)
 }

@@ -1,8 +1,8 @@
 //! A walk over the bytes of an OTLP `ExportTraceServiceRequest` in protobuf. It copies only what the dialect lists, yet it
 //! accepts and refuses exactly what a full decoder accepts and refuses: every string is checked, every length, every nesting.
 
-use super::dialect::Meaning;
 use super::extract::{Extractor, Head, Raw, ResourceReader, is_printable};
+use super::lookup::Meaning;
 use super::{Batch, Malformed, Rules};
 use crate::domain::facts::Field;
 use habits::Habits;
@@ -118,8 +118,10 @@ fn read_span<'a>(
 ) -> Result<Head<'a>, Fault> {
     let mut head = plain_head(&mut cursor);
     read_attributes(&mut cursor, extractor, habits)?;
-    cursor.pass_flags();
-    let dialect = extractor.dialect();
+    if let Some(flags) = cursor.plain_flags() {
+        head.flags = flags;
+    }
+    let lookup = extractor.lookup();
     while let Some((tag, wire)) = cursor.next()? {
         match (tag, wire) {
             (1, Wire::Bytes(id)) => head.trace_id = id,
@@ -130,9 +132,10 @@ fn read_span<'a>(
             (7, Wire::Fixed64(time)) => head.start = time,
             (8, Wire::Fixed64(time)) => head.end = time,
             (9, Wire::Bytes(_)) => {
-                read_listed(cursor.nested(wire)?, extractor, |key| dialect.span_key(key))?;
+                read_listed(cursor.nested(wire)?, extractor, |key| lookup.span_key(key))?;
                 read_attributes(&mut cursor, extractor, habits)?;
             }
+            (16, Wire::Fixed32(flags)) => head.flags = flags,
             (11, Wire::Bytes(_)) => read_event(cursor.nested(wire)?, extractor)?,
             (15, Wire::Bytes(_)) => read_status(cursor.nested(wire)?, &mut head)?,
             _ => cursor.check(Message::Span, tag, wire)?,
@@ -170,7 +173,7 @@ fn read_attributes<'a>(
     extractor: &mut Extractor<'a>,
     habits: &mut Habits<'a>,
 ) -> Result<(), Fault> {
-    let dialect = extractor.dialect();
+    let lookup = extractor.lookup();
     let mut habit = &mut habits.first;
     loop {
         let run = cursor.rest();
@@ -183,9 +186,7 @@ fn read_attributes<'a>(
             }
             let attribute = cursor.plain_bytes(9);
             let told = match attribute {
-                Some(attribute) => {
-                    read_listed(cursor.deeper(attribute), extractor, |key| habit.meanings(key, dialect))?
-                }
+                Some(attribute) => read_listed(cursor.deeper(attribute), extractor, |key| habit.meanings(key, lookup))?,
                 None => None,
             };
             if told.is_some() || attribute.is_none() {
@@ -206,8 +207,8 @@ fn read_event<'a>(mut cursor: Cursor<'a>, extractor: &mut Extractor<'a>) -> Resu
     while let Some((tag, wire)) = cursor.next()? {
         match tag {
             3 => {
-                let dialect = extractor.dialect();
-                read_listed(cursor.nested(wire)?, extractor, |key| dialect.event_key(key))?;
+                let lookup = extractor.lookup();
+                read_listed(cursor.nested(wire)?, extractor, |key| lookup.event_key(key))?;
             }
             _ => cursor.check(Message::Event, tag, wire)?,
         }

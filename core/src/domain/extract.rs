@@ -10,7 +10,7 @@ use super::span::{Kind, Origin, Received, Span};
 use super::time::Timestamp;
 
 /// Number of this form of the bytes; another form gets another number.
-pub const EXTRACT_FORM: u8 = 1;
+pub const EXTRACT_FORM: u8 = 2;
 
 /// First byte of what follows: the resource and scope of the spans behind it.
 const ORIGIN: u8 = 0;
@@ -18,6 +18,7 @@ const ORIGIN: u8 = 0;
 const SPAN: u8 = 0x80;
 const FAILED: u8 = 0x40;
 const HAS_PARENT: u8 = 0x20;
+const REMOTE_PARENT: u8 = 0x10;
 const KIND: u8 = 0x0f;
 
 /// The spans of a body.
@@ -69,8 +70,9 @@ impl Extract {
             self.origin = Some(Arc::clone(origin));
         }
         let parent = if span.parent.is_some() { HAS_PARENT } else { 0 };
+        let remote = if span.remote_parent { REMOTE_PARENT } else { 0 };
         let failed = if span.failed { FAILED } else { 0 };
-        self.bytes.push(SPAN | failed | parent | span.kind as u8);
+        self.bytes.push(SPAN | failed | parent | remote | span.kind as u8);
         self.bytes.extend_from_slice(trace_id.as_bytes());
         self.bytes.extend_from_slice(span.id.as_bytes());
         if let Some(parent) = span.parent {
@@ -157,6 +159,7 @@ fn read_span(first: u8, rest: &mut &[u8]) -> Result<(TraceId, Span), NoExtract> 
     let span = Span {
         id: span_id(rest)?,
         parent: if first & HAS_PARENT == 0 { None } else { Some(span_id(rest)?) },
+        remote_parent: first & REMOTE_PARENT != 0,
         kind: *kind.ok_or(NoExtract)?,
         start: Timestamp(u64::from_le_bytes(chunk(rest)?)),
         end: Timestamp(u64::from_le_bytes(chunk(rest)?)),
@@ -204,7 +207,16 @@ mod tests {
             let parent = (n % 2 == 0).then(|| SpanId::from_bytes(&[n + 1; 8]).unwrap());
             let (start, end) = (Timestamp(n.into()), Timestamp(u64::MAX));
             let id = SpanId::from_bytes(&[n; 8]).unwrap();
-            let bare = Span { id, parent, kind, start, end, failed: n % 4 == 0, facts: Facts::default() };
+            let bare = Span {
+                id,
+                parent,
+                remote_parent: n % 4 == 2,
+                kind,
+                start,
+                end,
+                failed: n % 4 == 0,
+                facts: Facts::default(),
+            };
             extract.push(origin, trace_id, &bare, collect);
             spans.push(Received { trace_id, origin: Arc::clone(origin), span: Span { facts: facts.take(), ..bare } });
         }

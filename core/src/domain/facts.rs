@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Field {
-    /// Text: the span's name; kept for spans that may be a request.
+    /// Text: the span's name; kept for spans that may be a request, and for those that tell of a model.
     Name,
     HttpMethod,
     HttpRoute,
@@ -19,29 +19,49 @@ pub enum Field {
     User,
     Tenant,
     Agent,
-    /// Text: `chat`, `embeddings`, … only for operations that call a model.
-    ModelOperation,
+    /// Text: an operation or kind of span, as its dialect names it.
+    Operation,
     Provider,
     RequestModel,
     ResponseModel,
+    /// Text: the tier that was served.
     ServiceTier,
-    /// Number: hash of the provider's id of the answer.
+    /// Text: the provider's id of the answer.
     ResponseId,
+    /// Text: the host that was called, in lower case.
+    Host,
     InputTokens,
-    /// Number: 1 where the dialect gives the input without its cached part.
-    InputWithoutCache,
+    /// Number: which attribute told the input, by the mark of its key.
+    InputKey,
+    /// Number: 1 where the parts of the input are told.
+    InputDetails,
     OutputTokens,
+    OutputKey,
+    /// Number: evidence of what the other counts include, never an amount.
+    TotalTokens,
     CachedInputTokens,
     CacheWriteTokens,
+    /// Number: of the tokens written to a cache, those that stay there for an hour.
+    CacheWrite1hTokens,
     ReasoningTokens,
+    AudioInputTokens,
+    /// Number: of the audio, what was read from a cache.
+    CachedAudioTokens,
+    AudioOutputTokens,
     /// Number: 1 where a token count was present but no number a call could have.
     ImplausibleTokens,
     /// Number: nano-dollars as the instrumentation reckoned them.
     ReportedCost,
+    /// Number: 1 where no model was asked, as a cache had the answer.
+    AnsweredFromCache,
+    /// Number: 1 where the span only logs what another one did.
+    Log,
     Streaming,
     /// Number: nanoseconds.
     TimeToFirstToken,
     ErrorType,
+    /// Number: the status of the call that failed.
+    ErrorCode,
     /// Text: only where the operator asked for error messages.
     ErrorMessage,
     Session,
@@ -63,23 +83,34 @@ impl Field {
         Self::User,
         Self::Tenant,
         Self::Agent,
-        Self::ModelOperation,
+        Self::Operation,
         Self::Provider,
         Self::RequestModel,
         Self::ResponseModel,
         Self::ServiceTier,
         Self::ResponseId,
+        Self::Host,
         Self::InputTokens,
-        Self::InputWithoutCache,
+        Self::InputKey,
+        Self::InputDetails,
         Self::OutputTokens,
+        Self::OutputKey,
+        Self::TotalTokens,
         Self::CachedInputTokens,
         Self::CacheWriteTokens,
+        Self::CacheWrite1hTokens,
         Self::ReasoningTokens,
+        Self::AudioInputTokens,
+        Self::CachedAudioTokens,
+        Self::AudioOutputTokens,
         Self::ImplausibleTokens,
         Self::ReportedCost,
+        Self::AnsweredFromCache,
+        Self::Log,
         Self::Streaming,
         Self::TimeToFirstToken,
         Self::ErrorType,
+        Self::ErrorCode,
         Self::ErrorMessage,
         Self::Session,
         Self::Conversation,

@@ -34,6 +34,8 @@ pub struct Origin {
 pub struct Span {
     pub id: SpanId,
     pub parent: Option<SpanId>,
+    /// The parent is of another process: it may never come, and nothing else above it will.
+    pub remote_parent: bool,
     pub kind: Kind,
     pub start: Timestamp,
     pub end: Timestamp,

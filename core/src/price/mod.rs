@@ -117,6 +117,11 @@ impl PriceBook {
         }
     }
 
+    /// Whether this name of a provider, in any dialect, means the one of this id.
+    pub fn is_named(&self, id: &str, name: &str) -> bool {
+        matches!(self.named(Some(name)), Named::Provider(provider) if &*provider.id == id)
+    }
+
     /// The entry that `price` charges by. A provider that is told, by the host or by its name, is never replaced by another
     /// one. Where none is told, what leads the model's name tells it (`azure/gpt-4o`), else the family of the model (`gpt-…`
     /// is OpenAI's), as in the published list.

@@ -12,6 +12,7 @@
 mod captures;
 mod encode;
 mod generate;
+mod instrumentations;
 mod odd;
 mod oracle;
 mod same;

@@ -84,6 +84,7 @@ impl Writer {
         self.text(",\"parentSpanId\":", &hex(&span.parent_span_id));
         self.text(",\"name\":", &span.name);
         self.plain(",\"kind\":", span.kind);
+        self.plain(",\"flags\":", span.flags);
         self.number(",\"startTimeUnixNano\":", span.start_time_unix_nano);
         self.number(",\"endTimeUnixNano\":", span.end_time_unix_nano);
         if let Some(status) = &span.status {

@@ -18,7 +18,7 @@ use tacho_core::domain::span::Received;
 use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::{Trace, Waits};
 
-fn captures() -> Vec<PathBuf> {
+pub(crate) fn captures() -> Vec<PathBuf> {
     let mut captures: Vec<_> =
         std::fs::read_dir(crate::golden_captures()).unwrap().map(|entry| entry.unwrap().path()).collect();
     captures.sort();
@@ -27,7 +27,7 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// The spans of each body, in the order of arrival.
-fn bodies(capture: &Path) -> Vec<Vec<Received>> {
+pub(crate) fn bodies(capture: &Path) -> Vec<Vec<Received>> {
     let rules = Rules::new(OwnKeys::default(), false);
     let index = std::fs::read_to_string(capture.join("index.jsonl")).unwrap();
     let lines = index.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -44,7 +44,7 @@ fn bodies(capture: &Path) -> Vec<Vec<Received>> {
 }
 
 /// What comes of the spans when they arrive in these deliveries and each delivery is joined to what is known.
-fn resolve(deliveries: impl IntoIterator<Item = Vec<Received>>) -> Vec<Request> {
+pub(crate) fn resolve(deliveries: impl IntoIterator<Item = Vec<Received>>) -> Vec<Request> {
     let mut traces: BTreeMap<TraceId, Trace> = BTreeMap::new();
     for delivery in deliveries {
         let mut news: BTreeMap<TraceId, Trace> = BTreeMap::new();
@@ -132,6 +132,116 @@ fn every_request_of_every_capture_is_what_its_spans_show() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// What is known is never called unknown, and what is unknown is never free: all requests with calls of unknown usage or in error, and
+/// those with another number of calls than have tokens.
+#[test]
+fn what_is_unknown_is_said() {
+    let mut text = String::new();
+    for capture in captures() {
+        let name = capture.file_name().unwrap().to_string_lossy().into_owned();
+        let truth: Value = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
+        let requests = resolve(bodies(&capture));
+        writeln!(text, "{name}").unwrap();
+        for expectation in truth["requests"].as_array().unwrap() {
+            let span_id = expectation["observable"]["server_span_id"].as_str();
+            let Some(request) =
+                requests.iter().find(|request| Some(&*request.record.key.span_id.to_string()) == span_id)
+            else {
+                continue;
+            };
+            let (totals, told) =
+                (&request.record.totals, expectation["observable"]["calls_with_tokens"].as_u64().unwrap());
+            if totals.unknown_usage_calls + totals.failed_calls > 0 || totals.calls != told {
+                let (calls, unknown, failed) = (totals.calls, totals.unknown_usage_calls, totals.failed_calls);
+                let scenario = expectation["scenario"].as_str().unwrap();
+                writeln!(text, "  {scenario}: {calls} calls, {told} told, {unknown} unknown, {failed} failed").unwrap();
+            }
+        }
+    }
+    expect![[r#"
+        bedrock-botocore-django
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        js-langchain-openinference-plus-openai-koa
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          embeddings: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+        langfuse-openai-starlette
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+        litellm-otel-default-grpc
+          simple: 1 calls, 0 told, 1 unknown, 0 failed
+          cached: 1 calls, 0 told, 1 unknown, 0 failed
+          two_providers: 2 calls, 1 told, 1 unknown, 0 failed
+          stream_usage: 1 calls, 0 told, 1 unknown, 0 failed
+          retry: 1 calls, 0 told, 1 unknown, 0 failed
+          reasoning: 1 calls, 0 told, 1 unknown, 0 failed
+          embeddings: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+        logfire-openai-anthropic
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+        openinference-openai-agents
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        openinference-openai-anthropic
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+          abort: 1 calls, 0 told, 1 unknown, 1 failed
+        openlit
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        openllmetry-langchain
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        openllmetry-openai-anthropic
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        otel-genai-openai-anthropic
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+          abort: 1 calls, 0 told, 1 unknown, 1 failed
+        otel-openai-v2-default
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        otel-openai-v2-genai-latest-httpx
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        otel-openai-v2-grpc
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        pydantic-ai
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        pydantic-ai-v2format
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        strands-agents
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        traceloop-sdk
+          stream_nousage: 1 calls, 0 told, 1 unknown, 0 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+          abort: 1 calls, 0 told, 1 unknown, 0 failed
+        vercel-ai-sdk-v4-express-json
+          retry: 2 calls, 1 told, 0 unknown, 1 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+        vercel-ai-sdk-v6-json
+          retry: 2 calls, 1 told, 0 unknown, 1 failed
+          llm429: 1 calls, 0 told, 0 unknown, 1 failed
+          llm500: 1 calls, 0 told, 0 unknown, 1 failed
+    "#]]
+    .assert_eq(&text);
+}
+
 /// The bots of the captures named a session in some of their requests, by various means; what survives of it on the spans is shown.
 /// The others came by the baggage of the caller, or are conversations that a framework made up.
 #[test]
@@ -156,6 +266,11 @@ fn a_session_that_survives_is_shown() {
         writeln!(text, "{name}: {}; others {others}", shown.join(", ")).unwrap();
     }
     expect![[r#"
+        bedrock-botocore-django: sess-1 (enduser.id), sess-2 (user.id), sess-2 (user.id), sess-1 (enduser.id); others 0
+        js-langchain-openinference-plus-openai-koa: sess-1 (enduser.id), sess-2 (user.id), sess-2 (user.id), sess-1 (enduser.id), sess-1 (enduser.id), sess-1 (enduser.id), sess-2 (user.id), sess-2 (user.id); others 0
+        langfuse-openai-starlette: sess-1 (enduser.id), sess-7 (propagate), sess-2 (user.id), sess-1 (enduser.id), sess-1 (enduser.id), sess-2 (user.id), sess-1 (enduser.id); others 0
+        litellm-otel-default-grpc: sess-1 (enduser.id), sess-2 (user.id), sess-1 (enduser.id), sess-2 (user.id), sess-2 (user.id); others 0
+        logfire-openai-anthropic: ; others 0
         openinference-openai-agents: sess-1 (enduser.id), sess-2 (user.id), sess-7 (oinf-using); others 0
         openinference-openai-anthropic: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-7 (oinf-using); others 0
         openlit: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
@@ -167,6 +282,7 @@ fn a_session_that_survives_is_shown() {
         otel-openai-v2-grpc: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id); others 0
         pydantic-ai: sess-1 (enduser.id), sess-2 (user.id); others 20
         pydantic-ai-v2format: sess-1 (enduser.id), sess-2 (user.id); others 14
+        strands-agents: sess-1 (enduser.id), sess-7 (trace-attributes), sess-1 (enduser.id), sess-2 (user.id); others 0
         traceloop-sdk: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-7 (traceloop-assoc); others 0
         vercel-ai-sdk-v4-express-json: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-6 (baggage-code); others 0
         vercel-ai-sdk-v6-json: sess-1 (enduser.id), sess-2 (user.id), sess-3 (langfuse.user.id), sess-6 (baggage-code); others 0

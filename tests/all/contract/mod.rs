@@ -320,7 +320,7 @@ fn extract() -> Trace {
     for (start, n) in STARTS.iter().zip(1..) {
         let (kind, facts) = (Kind::Server, Facts::default());
         let (start, end) = (time(start), time(NOW));
-        let span = Span { id: span_id(n), parent: None, kind, start, end, failed: false, facts };
+        let span = Span { id: span_id(n), parent: None, remote_parent: false, kind, start, end, failed: false, facts };
         trace.push(&Arc::new(Origin::default()), span);
     }
     trace.joined(Trace::default())

@@ -468,6 +468,7 @@ fn change(trace: u8, before: Vec<Request>, after: &[Request]) -> Change {
         let span = Span {
             id: span_id(n),
             parent: None,
+            remote_parent: false,
             kind: Kind::Server,
             start,
             end: start,

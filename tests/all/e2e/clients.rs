@@ -60,7 +60,7 @@ async fn check(bot: impl FnOnce(&Tacho) -> Command) {
             let Usage::Reported(tokens) = call.usage else { panic!("usage unknown: {call:?}") };
             let user = request.record.user.as_deref().unwrap().to_owned();
             let counts = [tokens.input, tokens.output, tokens.cached_input, tokens.reasoning];
-            recorded.push((user, call.model().unwrap().to_owned(), counts));
+            recorded.push((user, call.told_model().unwrap().to_owned(), counts));
         }
     }
     recorded.sort_unstable();

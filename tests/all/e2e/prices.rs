@@ -91,7 +91,7 @@ async fn what_was_charged_stays_charged() {
         assert_eq!(charged(&url, &version).await, ["02 2500000000 first"]);
 
         // A late call has the new price; the one before it stays as it was.
-        send(&tacho, &[body(1, &[(3, 1_000_000, 500)])]).await;
+        send(&tacho, &[body(1, &[(3, 1_000_000, 501)])]).await;
         until(&tacho, "tacho_persist_records_total{result=\"amended\"} 1").await;
         assert_eq!(charged(&url, &version).await, ["02 2500000000 first", "03 9000000000 second"]);
 

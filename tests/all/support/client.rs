@@ -273,7 +273,8 @@ impl Channel {
             request = request.header("grpc-encoding", encoding);
         }
         let (response, mut body) = self.sender.send_request(request.body(()).unwrap(), false)?;
-        body.send_data(call.frames.clone(), true)?;
+        // Who is refused may have its answer before its body is sent; the stream is closed then, and the answer is read all the same.
+        let _sent = body.send_data(call.frames.clone(), true);
         let (head, mut data) = response.await?.into_parts();
         let mut message = Vec::new();
         while let Some(chunk) = data.data().await {

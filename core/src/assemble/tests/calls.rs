@@ -7,11 +7,12 @@ use super::*;
 const NEAREST: &str = "com.anthropic.sdk.python";
 
 #[test]
-fn the_deepest_span_with_tokens_wins() {
+fn a_call_inside_another_is_a_second_one_and_what_nobody_knows_above_both_is_none() {
     check(
         [server(1), span(2).under(1).tokens(99, 99), chat(3).under(2).tokens(99, 99), chat(4).under(3).tokens(10, 5)],
         expect![[r#"
             #1 POST /chat 200
+              #3 m in=99 out=99 [a]
               #4 m in=10 out=5 [a]
         "#]],
     );
@@ -114,28 +115,26 @@ fn the_error_of_a_call_is_named_by_the_twin_that_knows_it() {
 }
 
 #[test]
-fn two_calls_of_one_scope_stay_two_whatever_id_they_share() {
+fn one_scope_may_be_its_own_twin() {
     let call = |id| chat(id).under(1).answer(7).tokens(10, 5);
     check(
         [server(1), call(2), call(3)],
         expect![[r#"
-        #1 POST /chat 200
-          #2 m in=10 out=5 [a]
-          #3 m in=10 out=5 [a]
-    "#]],
+            #1 POST /chat 200
+              #2 m in=10 out=5 [a]
+        "#]],
     );
 }
 
 #[test]
-fn one_answers_id_at_different_times_is_two_calls() {
+fn one_answers_id_is_one_call_whenever_it_is_seen() {
     let call = |id| chat(id).under(1).answer(7).tokens(10, 5);
     check(
         [server(1), call(2), call(3).scope("b").at(300, 400)],
         expect![[r#"
-        #1 POST /chat 200
-          #2 m in=10 out=5 [a]
-          #3 m in=10 out=5 [b]
-    "#]],
+            #1 POST /chat 200
+              #2 m in=10 out=5 [a]
+        "#]],
     );
 }
 
@@ -180,12 +179,9 @@ fn spans_without_ids_that_differ_in_anything_stay_apart() {
         ],
         expect![[r#"
             #1 POST /chat 200
-              #2 m in=10 out=5 [2]
               #4 n in=10 out=5 [4]
               #5 m in=10 out=6 [5]
               #8 m in=10 out=5 [8]
-              #9 m in=10 out=5 error=_OTHER [9]
-              #3 m in=10 out=5 [3]
             waiting for #7d0
         "#]],
     );
@@ -258,14 +254,14 @@ fn a_failed_call_with_tokens_used_them() {
 
 #[test]
 fn input_given_without_its_cached_part_is_completed() {
-    let call = chat(2).under(1).number(Field::InputWithoutCache, 1).tokens(1_000, 5);
+    let call = chat(2).under(1).scope("openlit.instrumentation.anthropic").tokens(1_000, 5);
     let call = call.number(Field::CachedInputTokens, 30).number(Field::CacheWriteTokens, 4);
     check(
         [server(1), call],
         expect![[r#"
-        #1 POST /chat 200
-          #2 m in=1034 out=5 cached=30 write=4 [a]
-    "#]],
+            #1 POST /chat 200
+              #2 m in=1034 out=5 cached=30 write=4 [openlit.instrumentation.anthropic]
+        "#]],
     );
 }
 
@@ -310,7 +306,7 @@ fn implausible_counts_are_unknown_usage() {
 
 #[test]
 fn an_embedding_has_input_only() {
-    let call = chat(2).under(1).text(Field::ModelOperation, "embeddings").number(Field::InputTokens, 8);
+    let call = chat(2).under(1).text(Field::Operation, "embeddings").number(Field::InputTokens, 8);
     check(
         [server(1), call],
         expect![[r#"
@@ -327,6 +323,165 @@ fn the_answering_model_goes_before_the_one_asked_for() {
         expect![[r#"
         #1 POST /chat 200
           #2 m-2026 in=1 out=1 [a]
+    "#]],
+    );
+}
+
+#[test]
+fn a_tool_inside_the_open_span_of_a_call_may_call_a_model_itself() {
+    let tool = span(3).under(2).text(Field::Operation, "execute_tool");
+    check(
+        [server(1), chat(2).under(1).tokens(1_000, 100), tool, chat(4).under(3).tokens(1_000, 100)],
+        expect![[r#"
+            #1 POST /chat 200
+              #2 m in=1000 out=100 [a]
+              #4 m in=1000 out=100 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn no_call_of_a_model_is_silently_free() {
+    let unlisted = span(2).under(1).text(Field::Operation, "frobnicate").text(Field::RequestModel, "m");
+    let bare = span(3).under(1).text(Field::Provider, "openai").text(Field::RequestModel, "m").at(300, 400);
+    let only_kind = span(4).under(1).text(Field::Operation, "LLM").at(500, 600);
+    let only_cost = span(5).under(1).number(Field::ReportedCost, 40_000_000).at(700, 800);
+    let by_name = span(6).under(1).scope("litellm").text(Field::Name, "raw_gen_ai_request").at(900, 950);
+    let zeros = chat(7).under(1).tokens(0, 0).at(960, 970);
+    check(
+        [server(1), unlisted, bare, only_kind, only_cost, by_name, zeros],
+        expect![[r#"
+        #1 POST /chat 200
+          #2 m unknown=missing [a]
+          #3 m unknown=missing [a]
+          #4 - unknown=missing [a]
+          #5 - unknown=missing [a]
+          #6 - unknown=missing [litellm]
+          #7 m unknown=missing [a]
+    "#]],
+    );
+}
+
+#[test]
+fn what_only_prepares_a_call_is_none() {
+    let prepares = span(2).under(1).text(Field::Operation, "LLM").text(Field::Name, "OpenAI._prepare_chat_with_tools");
+    check(
+        [server(1), prepares, chat(3).under(2).tokens(10, 5)],
+        expect![[r#"
+        #1 POST /chat 200
+          #3 m in=10 out=5 [a]
+    "#]],
+    );
+}
+
+#[test]
+fn a_failed_call_is_free_only_where_nothing_was_answered() {
+    let failed =
+        |id: u64, class: &str| chat(id).under(1).at(id * 10, id * 10 + 5).failed().text(Field::ErrorType, class);
+    check(
+        [
+            server(1),
+            failed(2, "RateLimitError").number(Field::Streaming, 1),
+            failed(3, "InternalServerError"),
+            failed(4, "InternalServerError").number(Field::Streaming, 1),
+            failed(5, "CancelledError"),
+            failed(6, "APITimeoutError"),
+            failed(7, "ConnectTimeout"),
+            failed(8, "ValueError").answer(8),
+            failed(9, "_OTHER").number(Field::ErrorCode, 429).answer(9),
+            failed(10, "RateLimitError").number(Field::TimeToFirstToken, 3),
+        ],
+        expect![[r#"
+            #1 POST /chat 200
+              #2 m in=0 out=0 error=RateLimitError [a]
+              #3 m in=0 out=0 error=InternalServerError [a]
+              #4 m unknown=stream error=InternalServerError [a]
+              #5 m unknown=missing error=CancelledError [a]
+              #6 m unknown=missing error=APITimeoutError [a]
+              #7 m in=0 out=0 error=ConnectTimeout [a]
+              #8 m unknown=missing error=ValueError [a]
+              #9 m in=0 out=0 error=_OTHER [a]
+              #a m unknown=stream error=RateLimitError [a]
+        "#]],
+    );
+}
+
+#[test]
+fn totals_tell_whether_parts_stand_beside_their_whole() {
+    let call = |id: u64, total: u64| {
+        chat(id).under(1).at(id * 10, id * 10 + 5).tokens(100, 20).number(Field::TotalTokens, total)
+    };
+    check(
+        [
+            server(1),
+            call(2, 150).number(Field::ReasoningTokens, 30),
+            call(3, 120).number(Field::ReasoningTokens, 15),
+            call(4, 120).number(Field::ReasoningTokens, 30),
+            call(5, 190).number(Field::CachedInputTokens, 70),
+            call(6, 120).number(Field::CachedInputTokens, 70),
+        ],
+        expect![[r#"
+            #1 POST /chat 200
+              #2 m in=100 out=50 reasoning=30 [a]
+              #3 m in=100 out=20 reasoning=15 [a]
+              #4 m in=100 out=20 reasoning=30 [a]
+              #5 m in=170 out=20 cached=70 [a]
+              #6 m in=100 out=20 cached=70 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn a_provider_that_counts_without_its_cache_needs_all_of_it() {
+    let v5 =
+        |id: u64| chat(id).under(1).scope("ai").at(id * 10, id * 10 + 5).text(Field::Provider, "anthropic.messages");
+    let cached = |sketch: Sketch| sketch.tokens(4, 10).number(Field::CachedInputTokens, 30);
+    check(
+        [
+            server(1),
+            cached(v5(2)),
+            cached(v5(3)).number(Field::CacheWriteTokens, 2_000),
+            cached(v5(4)).number(Field::InputDetails, 1).tokens(40, 10),
+        ],
+        expect![[r#"
+            #1 POST /chat 200
+              #2 m unknown=missing [ai]
+              #3 m in=2034 out=10 cached=30 write=2000 [ai]
+              #4 m in=40 out=10 cached=30 [ai]
+        "#]],
+    );
+}
+
+#[test]
+fn a_log_of_a_call_is_a_view_of_it() {
+    let pair = |id: u64| {
+        let start = id * 100;
+        let call = chat(id).under(1).scope("logfire.openai").at(start, start + 5);
+        [call.clone(), chat(id + 1).under(1).scope("logfire.openai").at(start + 60, start + 60).number(Field::Log, 1)]
+    };
+    let ([one, log], [two, silent]) = (pair(2), pair(5));
+    check(
+        [server(1), one, log.tokens(10, 5), two, silent],
+        expect![[r#"
+        #1 POST /chat 200
+          #3 m in=10 out=5 [logfire.openai]
+          #5 m unknown=missing [logfire.openai]
+    "#]],
+    );
+}
+
+#[test]
+fn an_answer_of_a_cache_repeats_another_call_and_is_one_of_its_own() {
+    let asked = |id: u64, at: u64| chat(id).under(1).answer(7).tokens(2_000, 100).at(at, at + 50);
+    let hit = |id: u64, at: u64| asked(id, at).number(Field::AnsweredFromCache, 1);
+    let client = asked(5, 299).scope("b").at(299, 351);
+    check(
+        [server(1), asked(2, 100), hit(3, 200), hit(4, 300), client],
+        expect![[r#"
+        #1 POST /chat 200
+          #2 m in=2000 out=100 [a]
+          #3 m in=2000 out=100 [a]
+          #4 m in=2000 out=100 [a]
     "#]],
     );
 }

@@ -3,6 +3,7 @@
 mod calls;
 mod gather;
 mod hostile;
+mod made;
 mod properties;
 mod records;
 mod requests;
@@ -27,6 +28,7 @@ use crate::domain::trace::{Trace, Waits};
 struct Sketch {
     id: u64,
     parent: Option<u64>,
+    remote: bool,
     kind: Kind,
     time: (u64, u64),
     failed: bool,
@@ -42,7 +44,16 @@ enum Said {
 
 fn span(id: u64) -> Sketch {
     let origin = Origin { service: Some("bot".into()), scope: "a".into(), ..Origin::default() };
-    Sketch { id, parent: None, kind: Kind::Internal, time: (100, 200), failed: false, origin, facts: BTreeMap::new() }
+    Sketch {
+        id,
+        parent: None,
+        remote: false,
+        kind: Kind::Internal,
+        time: (100, 200),
+        failed: false,
+        origin,
+        facts: BTreeMap::new(),
+    }
 }
 
 /// `POST /chat`, answered with 200.
@@ -53,12 +64,18 @@ fn server(id: u64) -> Sketch {
 
 /// A call of the model `m` without tokens.
 fn chat(id: u64) -> Sketch {
-    span(id).kind(Kind::Client).text(Field::ModelOperation, "chat").text(Field::RequestModel, "m")
+    span(id).kind(Kind::Client).text(Field::Operation, "chat").text(Field::RequestModel, "m")
 }
 
 impl Sketch {
     fn under(mut self, parent: u64) -> Self {
         self.parent = Some(parent);
+        self
+    }
+
+    /// Below a span of another process.
+    fn under_remote(mut self, parent: u64) -> Self {
+        (self.parent, self.remote) = (Some(parent), true);
         self
     }
 
@@ -107,7 +124,7 @@ impl Sketch {
     }
 
     fn answer(self, id: u64) -> Self {
-        self.number(Field::ResponseId, id)
+        self.text(Field::ResponseId, &id.to_string())
     }
 
     fn build(&self) -> (Arc<Origin>, Span) {
@@ -121,6 +138,7 @@ impl Sketch {
         let span = Span {
             id: span_id(self.id),
             parent: self.parent.map(span_id),
+            remote_parent: self.remote,
             kind: self.kind,
             start: Timestamp(self.time.0 * 1_000_000),
             end: Timestamp(self.time.1 * 1_000_000),

@@ -83,9 +83,9 @@ fn a_failed_root_has_a_status() {
     check(
         [chat(1).failed().text(Field::Name, "chat m").text(Field::ErrorType, "Timeout")],
         expect![[r#"
-        #1 CLIENT chat m 500 error=Timeout
-          #1 m in=0 out=0 error=Timeout [a]
-    "#]],
+            #1 CLIENT chat m 500 error=Timeout
+              #1 m unknown=missing error=Timeout [a]
+        "#]],
     );
 }
 
@@ -393,4 +393,82 @@ fn each_parent_is_waited_for_since_it_was_first_missed() {
     let [first, second] = both;
     let (recorded, waits, due) = seen(&[first, second, server(8)], &waits, 30, 30);
     assert_eq!((recorded.as_str(), due, waits.len()), ("#8 #9", None, 1));
+}
+
+#[test]
+fn a_server_that_starts_after_the_one_above_has_ended_is_a_request_of_its_own() {
+    let webhook = |id: u64, at: u64| server(id).under(1).at(at, at + 100).text(Field::User, &format!("user-{id}"));
+    check(
+        [
+            server(1).at(0, 1_000).text(Field::User, "ann"),
+            webhook(2, 500),
+            call(3).under(2),
+            webhook(4, 1_001),
+            call(5).under(4),
+            webhook(6, 5_000),
+            call(7).under(6),
+        ],
+        expect![[r#"
+            #1 POST /chat 200 user=ann
+            #2 SERVER /chat - user=user-2
+              #3 m in=10 out=5 [a]
+            #4 POST /chat 200 user=user-4
+              #5 m in=10 out=5 [a]
+            #6 POST /chat 200 user=user-6
+              #7 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn below_a_worker_whose_server_has_ended_servers_are_requests_too() {
+    let worker = span(2).kind(Kind::Consumer).under(1).at(2_000, 9_000);
+    check(
+        [server(1).at(0, 1_000), worker, call(3).under(2), server(4).under(2).at(3_000, 4_000), call(5).under(4)],
+        expect![[r#"
+            #1 POST /chat 200
+              #3 m in=10 out=5 [a]
+            #4 POST /chat 200
+              #5 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn above_a_remote_parent_nothing_is_waited_for() {
+    let rpc = |id: u64, kind: Kind| span(id).kind(kind).under_remote(900 + id).text(Field::Name, "bot.Chat/Ask");
+    check(
+        [
+            rpc(1, Kind::Server).text(Field::User, "ann"),
+            call(2).under(1),
+            rpc(3, Kind::Consumer).text(Field::User, "bob"),
+            call(4).under(3),
+            rpc(5, Kind::Server),
+        ],
+        expect![[r#"
+            #1 SERVER bot.Chat/Ask - user=ann
+              #2 m in=10 out=5 [a]
+            #3 CONSUMER bot.Chat/Ask - user=bob
+              #4 m in=10 out=5 [a]
+        "#]],
+    );
+}
+
+#[test]
+fn an_installation_is_a_user_only_where_nobody_else_is_named() {
+    let code = |id: u64| call(id).under(1).scope("com.anthropic.claude_code.tracing").text(Field::User, "5f1c0d9e");
+    check(
+        [server(1).text(Field::User, "otto"), code(2)],
+        expect![[r#"
+        #1 POST /chat 200 user=otto
+          #2 m in=10 out=5 [com.anthropic.claude_code.tracing]
+    "#]],
+    );
+    check(
+        [server(1), code(2)],
+        expect![[r#"
+        #1 POST /chat 200 user=5f1c0d9e
+          #2 m in=10 out=5 [com.anthropic.claude_code.tracing]
+    "#]],
+    );
 }

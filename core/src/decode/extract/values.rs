@@ -1,9 +1,11 @@
 //! Values made typed: what each unit takes of a value as it stands in the body.
 
 use std::borrow::Cow;
-use std::hash::Hasher;
 
-use crate::decode::dialect::{self, Unit};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::dialect::{self, Unit};
 use crate::domain::call::Tokens;
 
 /// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
@@ -12,6 +14,8 @@ pub(super) const LONGEST_NAME: usize = 256;
 const LONGEST_ERROR_TYPE: usize = 128;
 /// Longest error message kept, where messages are asked for.
 pub(super) const LONGEST_MESSAGE: usize = 1024;
+/// Longest text of JSON that is read: what tells numbers is short, and a text that was cut is none.
+const LONGEST_JSON: usize = 64 << 10;
 
 /// A value as it stands in the body. Of an array only the first text counts (captured HTTP headers).
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,21 @@ pub(super) enum Reading<'a> {
     Implausible,
 }
 
+impl Reading<'_> {
+    /// For what was read from a text that does not stay.
+    pub(super) fn into_owned(self) -> Reading<'static> {
+        match self {
+            Self::Value(Held::Number(number)) => Reading::Value(Held::Number(number)),
+            Self::Value(Held::Text(text)) => Reading::Value(Held::Text(Cow::Owned(text.into_owned()))),
+            Self::Value(Held::Printable(text)) => {
+                Reading::Value(Held::Text(Cow::Owned(String::from_utf8_lossy(text).into_owned())))
+            }
+            Self::Implausible => Reading::Implausible,
+            Self::Absent => Reading::Absent,
+        }
+    }
+}
+
 impl<'a> From<Option<Held<'a>>> for Reading<'a> {
     fn from(held: Option<Held<'a>>) -> Self {
         held.map_or(Self::Absent, Self::Value)
@@ -51,17 +70,15 @@ impl<'a> From<Option<Held<'a>>> for Reading<'a> {
 #[inline(always)]
 pub(super) fn plain(unit: Unit, value: Raw<'_>) -> Option<Held<'_>> {
     match (unit, value) {
-        (Unit::Name, Raw::Printable(text)) if (1..=LONGEST_NAME).contains(&text.len()) => Some(Held::Printable(text)),
+        (Unit::Name | Unit::Operation, Raw::Printable(text)) if text.len() <= LONGEST_NAME && !is_odd(text) => {
+            Some(Held::Printable(text))
+        }
         (Unit::Tokens, Raw::Int(count @ 0..=MOST_TOKENS)) => Some(Held::Number(count.cast_unsigned())),
         (Unit::Status, Raw::Int(code @ 100..600)) => Some(Held::Number(code.cast_unsigned())),
         (Unit::Path, Raw::Printable(path @ [b'/', ..]))
             if path.len() <= LONGEST_NAME && !path.contains(&b'?') && !path.contains(&b'#') =>
         {
             Some(Held::Printable(path))
-        }
-        (Unit::Hash, Raw::Printable(text)) if !text.is_empty() => Some(Held::Number(hash(text))),
-        (Unit::Operation, Raw::Printable(text)) => {
-            dialect::model_operation(text).map(|name| Held::Printable(name.as_bytes()))
         }
         _ => None,
     }
@@ -75,20 +92,65 @@ pub(super) fn read(unit: Unit, value: Raw<'_>) -> Reading<'_> {
     match unit {
         Unit::Name => name(value).map(Held::Text).into(),
         Unit::Path => text(value).map(|text| Held::Text(clean(path_of(text), LONGEST_NAME))).into(),
+        Unit::Route => text(value).and_then(route).map(|route| Held::Text(clean(route, LONGEST_NAME))).into(),
+        Unit::Method => {
+            text(value).filter(|text| METHODS.contains(text)).map(|text| Held::Text(Cow::Borrowed(text))).into()
+        }
+        Unit::Host => text(value).and_then(host).map(|host| Held::Text(Cow::Owned(host))).into(),
         Unit::Tokens => tokens(value),
         Unit::Status => number(value).filter(|code| (100.0..600.0).contains(code)).map(whole).into(),
         Unit::Flag => flag(value).map(|set| Held::Number(u64::from(set))).into(),
+        Unit::Present => Reading::Value(Held::Number(1)),
+        Unit::Equals(wanted) => text(value).filter(|text| *text == wanted).map(|_| Held::Number(1)).into(),
         Unit::Seconds => duration(value, 1e9),
         Unit::Milliseconds => duration(value, 1e6),
-        Unit::Dollars => {
-            number(value).filter(|dollars| (1e-9..1e9).contains(dollars)).map(|usd| whole((usd * 1e9).ceil())).into()
-        }
-        Unit::Hash => text(value).map(|text| Held::Number(hash(text.as_bytes()))).into(),
-        Unit::Operation => text(value)
-            .and_then(|text| dialect::model_operation(text.as_bytes()))
-            .map(|name| Held::Text(Cow::Borrowed(name)))
-            .into(),
+        Unit::Dollars => dollars(value).map(Held::Number).into(),
+        Unit::Operation => text(value).map(unquoted).filter(|name| !dialect::is_absent(name)).map(name_of).into(),
         Unit::ErrorType => text(value).map(|text| Held::Text(Cow::Borrowed(error_type(text)))).into(),
+        // Read by the extractor, as it has many fields.
+        Unit::Json(_) => Reading::Absent,
+    }
+}
+
+fn name_of(text: &str) -> Held<'_> {
+    Held::Text(clean(text, LONGEST_NAME))
+}
+
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
+/// Whether a name needs a closer look: it may be quoted, or only a word for "no value".
+#[inline]
+fn is_odd(name: &[u8]) -> bool {
+    match name {
+        [] | [b'"' | b'[' | b' ', ..] => true,
+        [b'n' | b'N' | b'u' | b'U', ..] => name.len() <= "undefined".len(),
+        _ => false,
+    }
+}
+
+/// Some write every value as JSON, a text in quotes too.
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+/// The document in a text of JSON, if it is one.
+pub(super) fn parsed(value: Raw<'_>) -> Option<Value> {
+    let text = match value {
+        Raw::Text(text) => text.as_bytes(),
+        Raw::Printable(text) => text,
+        _ => return None,
+    };
+    if text.len() <= LONGEST_JSON { serde_json::from_slice(text).ok() } else { None }
+}
+
+/// What the names lead to, if it is a scalar.
+pub(super) fn value_at<'v>(document: &'v Value, path: &[&str]) -> Option<Raw<'v>> {
+    let found = path.iter().try_fold(document, |value, name| value.get(name))?;
+    match found {
+        Value::String(text) => Some(Raw::Text(text)),
+        Value::Bool(set) => Some(Raw::Bool(*set)),
+        Value::Number(number) => number.as_i64().map(Raw::Int).or_else(|| number.as_f64().map(Raw::Double)),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -103,7 +165,10 @@ fn text(value: Raw<'_>) -> Option<&str> {
 fn name(value: Raw<'_>) -> Option<Cow<'_, str>> {
     match value {
         Raw::Int(number) => Some(Cow::Owned(number.to_string())),
-        other => text(other).map(|text| clean(text, LONGEST_NAME)),
+        other => {
+            let text = text(other).map(unquoted).filter(|text| !dialect::is_absent(text))?;
+            Some(clean(text, LONGEST_NAME))
+        }
     }
 }
 
@@ -151,11 +216,21 @@ fn tokens_of<'a>(count: f64) -> Reading<'a> {
 fn flag(value: Raw<'_>) -> Option<bool> {
     match value {
         Raw::Bool(set) => Some(set),
-        Raw::Text("true") => Some(true),
-        Raw::Text("false") => Some(false),
-        Raw::Text(operation) => dialect::streams_by_name(operation).then_some(true),
-        Raw::Int(_) | Raw::Double(_) | Raw::Printable(_) => None,
+        Raw::Text(text) if text.eq_ignore_ascii_case("true") => Some(true),
+        Raw::Text(text) if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
     }
+}
+
+/// Whole nano-dollars, rounded up, of the decimal number as it is written: a double is the shortest one that means it.
+fn dollars(value: Raw<'_>) -> Option<u64> {
+    let dollars = number(value).filter(|dollars| (1e-9..1e9).contains(dollars))?;
+    let written = dollars.to_string();
+    let (whole, fraction) = written.split_once('.').unwrap_or((&written, ""));
+    let (nanos, rest) = fraction.split_at_checked(9).unwrap_or((fraction, ""));
+    let nanos: u64 = format!("{nanos:0<9}").parse().ok()?;
+    let more = rest.bytes().any(|digit| digit != b'0');
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)?.checked_add(u64::from(more))
 }
 
 /// Up to eleven days: more is a mistaken unit.
@@ -163,10 +238,33 @@ fn duration<'a>(value: Raw<'_>, nanos: f64) -> Reading<'a> {
     number(value).map(|amount| amount * nanos).filter(|nanos| (0.0..1e15).contains(nanos)).map(whole).into()
 }
 
+/// The same for ever, as names that were cut are stored.
 fn hash(text: &[u8]) -> u64 {
-    let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(text);
-    hasher.finish()
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    u64::from_be_bytes(*digest.first_chunk().expect("32 bytes begin with eight"))
+}
+
+/// The host of a URL, or of a name with or without a port, in lower case.
+fn host(text: &str) -> Option<String> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
+    let host = match server.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None if server.matches(':').count() == 1 => server.split(':').next().unwrap_or(server),
+        None => server,
+    };
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    (!host.is_empty() && host.len() <= LONGEST_NAME && host.bytes().all(known)).then_some(host)
+}
+
+/// As Micrometer names it; other words in its place say that there was none.
+fn route(text: &str) -> Option<&str> {
+    match text {
+        "root" => Some("/"),
+        route => Some(route).filter(|route| route.starts_with('/')),
+    }
 }
 
 fn path_of(target: &str) -> &str {
@@ -252,11 +350,70 @@ mod tests {
         assert_eq!(read(Raw::Text("99999999999999999999")), "implausible");
     }
 
+    const UNITS: [Unit; 5] = [Unit::Name, Unit::Operation, Unit::Path, Unit::Tokens, Unit::Status];
+
+    #[test]
+    fn told_dollars_are_exact() {
+        for (value, nanos) in [
+            (Raw::Double(0.000_556_349_999_999_999_9), Some(556_350)),
+            (Raw::Double(0.000_123), Some(123_000)),
+            (Raw::Double(1.1), Some(1_100_000_000)),
+            (Raw::Double(1e-9), Some(1)),
+            (Raw::Double(1.5e-9), Some(2)),
+            (Raw::Text("0.0075"), Some(7_500_000)),
+            (Raw::Int(3), Some(3_000_000_000)),
+            (Raw::Double(0.0), None),
+            (Raw::Double(f64::NAN), None),
+        ] {
+            assert_eq!(dollars(value), nanos, "{value:?}");
+        }
+        for micros in 1..100_000_u32 {
+            let dollars_of = f64::from(micros) / 1e6;
+            assert_eq!(dollars(Raw::Double(dollars_of)), Some(u64::from(micros) * 1000), "{dollars_of}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_found_in_urls_and_names() {
+        for (text, found) in [
+            ("https://api.x.ai/v1/", Some("api.x.ai")),
+            ("http://user:pw@Host.example:8080/a?b", Some("host.example")),
+            ("127.0.0.1:53182", Some("127.0.0.1")),
+            ("[::1]:80", Some("::1")),
+            ("::1", Some("::1")),
+            ("api.openai.com.", Some("api.openai.com")),
+            ("a b", None),
+            ("/just/a/path", None),
+        ] {
+            assert_eq!(host(text).as_deref(), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_for_no_value_are_no_names_and_quotes_are_no_part_of_one() {
+        for (text, name_there) in [
+            ("none", None),
+            ("None", None),
+            ("unknown", None),
+            ("", None),
+            ("\"\"", None),
+            ("[Scrubbed due to 'session']", None),
+            ("\"ann\"", Some("ann")),
+            ("nonesuch", Some("nonesuch")),
+            ("ann", Some("ann")),
+        ] {
+            assert_eq!(name(Raw::Text(text)).as_deref(), name_there, "{text}");
+        }
+    }
+
     #[test]
     fn the_short_way_says_what_the_long_way_says() {
         let long = "/a".repeat(LONGEST_NAME);
         let texts = [
             "",
+            "none",
+            "\"quoted\"",
+            "nobody",
             "chat",
             "Embeddings",
             "invoke_agent",
@@ -281,7 +438,7 @@ mod tests {
             Held::Printable(text) => String::from_utf8_lossy(text).into_owned(),
         };
         let mut short = 0;
-        for unit in Unit::ALL {
+        for unit in UNITS {
             for value in &values {
                 let Some(held) = plain(unit, *value) else { continue };
                 let Reading::Value(same) = read(unit, *value) else {

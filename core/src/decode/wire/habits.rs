@@ -1,7 +1,7 @@
 //! What exporters repeat from span to span, so that it is looked up and checked once.
 
 use super::protobuf::Cursor;
-use crate::decode::dialect::{Dialect, Meaning};
+use crate::decode::lookup::{Lookup, Meaning};
 use crate::domain::facts::Field;
 
 /// What followed each field in the spans before, or came first. An exporter repeats the order of the keys, and most attributes
@@ -43,11 +43,11 @@ impl<'a> Habit<'a> {
     }
 
     #[inline]
-    pub(super) fn meanings(&mut self, key: &'a [u8], dialect: &'a Dialect) -> &'a [Meaning] {
+    pub(super) fn meanings(&mut self, key: &'a [u8], lookup: &'a Lookup) -> &'a [Meaning] {
         if key == self.key {
             return self.meanings;
         }
-        let meanings = dialect.span_key(key);
+        let meanings = lookup.span_key(key);
         if !meanings.is_empty() {
             (self.key, self.meanings) = (key, meanings);
         }

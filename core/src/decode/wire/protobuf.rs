@@ -35,7 +35,7 @@ pub(super) enum Wire<'a> {
     Bytes(&'a [u8]),
     /// The start of a group; its fields follow. OTLP has none, but an unknown field may be one.
     Group,
-    Fixed32,
+    Fixed32(u32),
 }
 
 /// Reads the fields of one message.
@@ -73,10 +73,7 @@ impl<'a> Cursor<'a> {
             }
             3 => Wire::Group,
             4 => return Err(self.fault("end of a group that was not begun")),
-            5 => {
-                self.array::<4>()?;
-                Wire::Fixed32
-            }
+            5 => Wire::Fixed32(u32::from_le_bytes(self.array()?)),
             _ => return Err(self.fault("invalid wire type")),
         };
         Ok(Some((tag, wire)))
@@ -117,12 +114,12 @@ impl<'a> Cursor<'a> {
         Some(u64::from_le_bytes(bits))
     }
 
-    /// Passes over the flags of a span, field 16, if they are what follows.
+    /// The flags of a span, field 16, if they are what follows.
     #[inline]
-    pub(super) fn pass_flags(&mut self) {
-        if let [0x85, 0x01, _, _, _, _, rest @ ..] = self.rest {
-            self.rest = rest;
-        }
+    pub(super) fn plain_flags(&mut self) -> Option<u32> {
+        let [0x85, 0x01, a, b, c, d, rest @ ..] = self.rest else { return None };
+        self.rest = rest;
+        Some(u32::from_le_bytes([*a, *b, *c, *d]))
     }
 
     /// Passes over these bytes, if they are some and are what follows.
@@ -162,7 +159,7 @@ impl<'a> Cursor<'a> {
         match (message.shape(tag), wire) {
             (Some(Shape::Varint), Wire::Varint(_))
             | (Some(Shape::Fixed64), Wire::Fixed64(_))
-            | (Some(Shape::Fixed32), Wire::Fixed32)
+            | (Some(Shape::Fixed32), Wire::Fixed32(_))
             | (Some(Shape::Bytes), Wire::Bytes(_)) => Ok(()),
             (Some(Shape::Text), Wire::Bytes(bytes)) if bytes.is_ascii() => Ok(()),
             (Some(Shape::Text), Wire::Bytes(_)) => text(wire).map(drop),
