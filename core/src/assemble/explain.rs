@@ -161,7 +161,7 @@ impl<'e, 't> Explaining<'e, 't> {
 
 fn call_reason(node: &Node<'_>) -> String {
     let facts = &node.span.facts;
-    if facts.text(Field::Name).is_some_and(|name| dialect::is_call_by_name(&node.origin.scope, name)) {
+    if facts.text(Field::Name).is_some_and(|name| dialect::is_call_by_name(&node.origin.scope, name.as_bytes())) {
         return "its name says that it calls a model".to_owned();
     }
     match facts.text(Field::Operation) {

@@ -74,7 +74,7 @@ fn role(scope: &str, facts: &Facts) -> Role {
     if dialect::is_no_call_by_name(name) {
         return Role::Preparation;
     }
-    if dialect::is_call_by_name(scope, name) {
+    if dialect::is_call_by_name(scope, name.as_bytes()) {
         return Role::Call;
     }
     let operation = facts.text(Field::Operation);

@@ -152,24 +152,27 @@ impl<'a> Extractor<'a> {
     /// The same keys mean other things on other spans.
     #[inline]
     fn keep_what_counts(&mut self, kind: Kind, failed: bool) {
-        if kind != Kind::Server {
+        if kind == Kind::Server {
+            // It is the server itself.
+            self.taken &= !HOST;
+        } else {
+            if failed && self.taken & HTTP_STATUS != 0 && self.taken & ERROR_CODE == 0 {
+                self.slots.swap(Field::HttpStatus as usize, Field::ErrorCode as usize);
+                self.taken |= ERROR_CODE;
+            }
             self.taken &= !HTTP_FIELDS;
+            // Of spans that call nobody it says nothing.
+            if kind != Kind::Client && self.taken & MODEL_FIELDS == 0 {
+                self.taken &= !HOST;
+            }
         }
-        // Of a server it is the server itself; of spans that call nobody it says nothing.
-        if kind != Kind::Client && (kind == Kind::Server || self.taken & MODEL_FIELDS == 0) {
-            self.taken &= !(1 << Field::Host as u64);
-        }
-        // A server's status is that of its own answer.
-        let code = Field::ErrorCode as usize;
-        if !failed || kind == Kind::Server && self.slots[code].0 > 0 {
-            self.taken &= !(1 << code);
+        if !failed {
+            self.taken &= !ERROR_CODE;
         }
     }
 
     fn names_a_request_or_call(&self, kind: Kind, name: &[u8], scope: &str) -> bool {
-        kind == Kind::Consumer
-            || self.taken & MODEL_FIELDS != 0
-            || std::str::from_utf8(name).is_ok_and(|name| dialect::is_call_by_name(scope, name))
+        kind == Kind::Consumer || self.taken & MODEL_FIELDS != 0 || dialect::is_call_by_name(scope, name)
     }
 
     fn hold_text(&mut self, field: Field, text: &'a [u8], longest: usize) {
@@ -216,6 +219,10 @@ const fn bits(fields: &[Field]) -> u64 {
 
 /// What HTTP says counts on server spans only; clients and `http send` spans carry the same keys.
 const HTTP_FIELDS: u64 = bits(&[Field::HttpMethod, Field::HttpRoute, Field::HttpPath, Field::HttpStatus]);
+
+const HTTP_STATUS: u64 = bits(&[Field::HttpStatus]);
+const ERROR_CODE: u64 = bits(&[Field::ErrorCode]);
+const HOST: u64 = bits(&[Field::Host]);
 
 /// What only spans have that have to do with a model.
 const MODEL_FIELDS: u64 = bits(&[

@@ -123,7 +123,7 @@ pub const SPAN_KEYS: &[Row] = &[
         &["openai.response.service_tier", "gen_ai.openai.response.service_tier", "anthropic.response.service_tier"],
     ),
     (Field::ResponseId, Unit::Name, &["gen_ai.response.id", "ai.response.id"]),
-    (Field::Host, Unit::Host, &["gen_ai.openai.api_base", "server.address", "url.full", "http.url", "net.peer.name"]),
+    (Field::Host, Unit::Host, &["gen_ai.openai.api_base", "server.address", "url.full", "net.peer.name"]),
     (
         Field::InputTokens,
         Unit::Tokens,
@@ -268,8 +268,8 @@ pub const SPAN_KEYS: &[Row] = &[
     ),
     (Field::TimeToFirstToken, Unit::Milliseconds, &["ai.response.msToFirstChunk", "ttft_ms"]),
     (Field::ErrorType, Unit::ErrorType, &["error.type", EXCEPTION_TYPE]),
-    // The code of a call's error, beside the status of the request that it was written onto.
-    (Field::ErrorCode, Unit::Status, &["error.code", "http.response.status_code", "http.status_code", "status_code"]),
+    // The code of a call's error; the status of HTTP stands for it where a call failed.
+    (Field::ErrorCode, Unit::Status, &["error.code", "status_code"]),
 ];
 
 /// The one attribute read from span events.

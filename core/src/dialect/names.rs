@@ -54,6 +54,6 @@ pub fn is_no_call_by_name(name: &str) -> bool {
 }
 
 /// Spans that call a model and say so by nothing but their name.
-pub fn is_call_by_name(scope: &str, name: &str) -> bool {
-    scope == "litellm" && name == "raw_gen_ai_request"
+pub fn is_call_by_name(scope: &str, name: &[u8]) -> bool {
+    scope == "litellm" && name == b"raw_gen_ai_request"
 }

@@ -73,6 +73,7 @@ pub(super) fn plain(unit: Unit, value: Raw<'_>) -> Option<Held<'_>> {
         (Unit::Name | Unit::Operation, Raw::Printable(text)) if text.len() <= LONGEST_NAME && !is_odd(text) => {
             Some(Held::Printable(text))
         }
+        (Unit::Host, Raw::Printable(name)) if is_bare_host(name) => Some(Held::Printable(name)),
         (Unit::Tokens, Raw::Int(count @ 0..=MOST_TOKENS)) => Some(Held::Number(count.cast_unsigned())),
         (Unit::Status, Raw::Int(code @ 100..600)) => Some(Held::Number(code.cast_unsigned())),
         (Unit::Path, Raw::Printable(path @ [b'/', ..]))
@@ -126,6 +127,13 @@ fn is_odd(name: &[u8]) -> bool {
         [b'n' | b'N' | b'u' | b'U', ..] => name.len() <= "undefined".len(),
         _ => false,
     }
+}
+
+/// Whether this is a host as it is kept: no URL, no port, nothing in upper case.
+#[inline]
+fn is_bare_host(name: &[u8]) -> bool {
+    let kept = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(byte);
+    (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(kept) && name.last() != Some(&b'.')
 }
 
 /// Some write every value as JSON, a text in quotes too.
@@ -350,7 +358,7 @@ mod tests {
         assert_eq!(read(Raw::Text("99999999999999999999")), "implausible");
     }
 
-    const UNITS: [Unit; 5] = [Unit::Name, Unit::Operation, Unit::Path, Unit::Tokens, Unit::Status];
+    const UNITS: [Unit; 6] = [Unit::Host, Unit::Name, Unit::Operation, Unit::Path, Unit::Tokens, Unit::Status];
 
     #[test]
     fn told_dollars_are_exact() {
