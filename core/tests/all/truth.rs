@@ -12,11 +12,13 @@ use rand::seq::SliceRandom;
 use serde_json::Value;
 use tacho_core::assemble::{AssembleConfig, Look, Resolver};
 use tacho_core::decode::{OwnKeys, Rules, read_json, read_protobuf};
+use tacho_core::domain::call::Usage;
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::record::Request;
 use tacho_core::domain::span::Received;
 use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::{Trace, Waits};
+use tacho_core::price::{PriceBook, Priced};
 
 pub(crate) fn captures() -> Vec<PathBuf> {
     let mut captures: Vec<_> =
@@ -240,6 +242,36 @@ fn what_is_unknown_is_said() {
           llm500: 1 calls, 0 told, 0 unknown, 1 failed
     "#]]
     .assert_eq(&text);
+}
+
+/// As genai-prices itself reckons, for every call of every capture that used something.
+#[test]
+fn every_call_of_every_capture_costs_what_the_published_list_says() {
+    let golden = crate::golden_captures().join("../captured_costs.json");
+    let expected: BTreeMap<String, i64> = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let (book, mut seen) = (PriceBook::shipped(), 0);
+    for capture in captures() {
+        for call in resolve(bodies(&capture)).into_iter().flat_map(|request| request.calls) {
+            let Usage::Reported(tokens) = call.usage else { continue };
+            if tokens.total() == 0 {
+                continue;
+            }
+            let priced = Priced {
+                provider: call.provider.as_deref(),
+                host: call.host.as_deref(),
+                model_given: call.response_model.as_deref(),
+                model_asked: call.request_model.as_deref(),
+                service_tier: call.service_tier.as_deref(),
+                started_at: call.key.started_at,
+                tokens,
+            };
+            let span = call.key.span_id.to_string();
+            let cost = book.price(&priced).map(|charge| charge.cost.0);
+            assert_eq!(cost.ok(), expected.get(&span).copied(), "{} {span}", capture.display());
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, expected.len(), "the golden file has as many calls as the captures");
 }
 
 /// The bots of the captures named a session in some of their requests, by various means; what survives of it on the spans is shown.
