@@ -61,7 +61,7 @@ fn provider_by_host(book: &PriceBook, call: &Call) -> Option<Box<str>> {
 
 /// What the price list calls the model: of a failed call, which names only what was asked for, the same as of others.
 fn listed_model(book: &PriceBook, call: &Call) -> Option<Box<str>> {
-    book.find(&question(call, call.usage.tokens())).ok().map(|found| found.model.into())
+    book.find(&Priced::of(call)).ok().map(|found| found.model.into())
 }
 
 fn cost(book: &PriceBook, call: &Call) -> Cost {
@@ -71,7 +71,7 @@ fn cost(book: &PriceBook, call: &Call) -> Cost {
         return charged(NanoUsd(0), CACHED);
     }
     let Usage::Reported(tokens) = call.usage else { return told.unwrap_or(Cost::Unknown) };
-    match book.price(&question(call, tokens)) {
+    match book.price(&Priced::of(call)) {
         Ok(charge) => Cost::Charged { cost: charge.cost, price_version: charge.price_version, whole: charge.whole },
         // A failed call that used nothing costs nothing, whatever its model.
         Err(_) if call.failed() && tokens == Tokens::default() => charged(NanoUsd(0), NONE),
@@ -79,18 +79,6 @@ fn cost(book: &PriceBook, call: &Call) -> Cost {
             tracing::debug!(reason = unpriced.label(), "call without a price");
             Cost::Unpriced
         }),
-    }
-}
-
-fn question(call: &Call, tokens: Tokens) -> Priced<'_> {
-    Priced {
-        provider: call.provider.as_deref(),
-        host: call.host.as_deref(),
-        model_given: call.response_model.as_deref(),
-        model_asked: call.request_model.as_deref(),
-        service_tier: call.service_tier.as_deref(),
-        started_at: call.key.started_at,
-        tokens,
     }
 }
 

@@ -230,35 +230,35 @@ mod tests {
             "m --provider house --input 1000 --cached-input 200 --reasoning 5 --output 10",
             true,
             expect![[r#"
-            m of house, by override:own.json+0e1e4ef5, at 2026-05-01T00:00:00.000000Z
+                m of house, by override:own.json+0f28fc2e, at 2026-05-01T00:00:00.000000Z
 
-             of a call     tokens        USD per million
-             input           1000                   3.00
-             cached input     200                   0.50
-             output            10                   8.00
-             reasoning          5  as what it is part of
-            and for the call itself 0.000000007 USD
+                 of a call     tokens        USD per million
+                 input           1000                   3.00
+                 cached input     200                   0.50
+                 output            10                   8.00
+                 reasoning          5  as what it is part of
+                and for the call itself 0.000000007 USD
 
-            cost: 0.002580007 USD
-        "#]],
+                cost: 0.002580007 USD
+            "#]],
         );
         check(
             "house/m --tier FLEX --input 10 --cache-write 5 --cache-write-1h 5",
             true,
             expect![[r#"
-            m of house, by override:own.json+0e1e4ef5, at 2026-05-01T00:00:00.000000Z
+                m of house, by override:own.json+0f28fc2e, at 2026-05-01T00:00:00.000000Z
 
-             of a call       tokens        USD per million
-             input               10            0.000000001
-             cached input         0                   0.50
-             cache write          5  as what it is part of
-             cache write 1h       5  as what it is part of
-             output               0                   8.00
-            and for the call itself 0.000000007 USD
+                 of a call       tokens        USD per million
+                 input               10            0.000000001
+                 cached input         0                   0.50
+                 cache write          5  as what it is part of
+                 cache write 1h       5  as what it is part of
+                 output               0                   8.00
+                and for the call itself 0.000000007 USD
 
-            cost: 0.000000008 USD
-            not fully priced: some of its tokens have no price of their own, or how many of the audio tokens were cached is not told
-        "#]],
+                cost: 0.000000008 USD
+                not fully priced: some of its tokens have no price of their own, or how many of the audio tokens were cached is not told
+            "#]],
         );
         check(
             "m --host a.corp --provider openai --json",
@@ -269,7 +269,7 @@ mod tests {
                   "cost_usd": "0.000000007",
                   "model": "m",
                   "partly_priced": false,
-                  "price_version": "override:own.json+0e1e4ef5",
+                  "price_version": "override:own.json+0f28fc2e",
                   "priced": true,
                   "provider": "house",
                   "started_at": "2026-05-01T00:00:00.000000Z",

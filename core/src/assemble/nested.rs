@@ -93,6 +93,9 @@ fn forest(tree: &Tree<'_>, views: &[View<'_>]) -> Forest {
 
 const UNLISTED: &str = "calls are below it, and its operation is none that is known to call a model";
 
+/// Nothing speaks for it or against it.
+const SILENT: Verdict = Verdict::Same("it lies inside that call, and tells nothing else");
+
 /// A candidate with calls below it.
 struct Outer<'o, 't> {
     tree: &'o Tree<'t>,
@@ -135,7 +138,7 @@ impl Outer<'_, '_> {
         let mut calls = below.calls.clone();
         calls.sort_unstable_by_key(|place| self.tree.order(*place));
         // Those that say the same as this one go before those that say nothing.
-        calls.sort_by_key(|place| !matches!(self.verdict(*place), Some(Verdict::Same(_))));
+        calls.sort_by_key(|place| self.verdict(*place) == Some(SILENT));
         let (mut scopes, mut apart) = (Vec::new(), Vec::new());
         for place in calls {
             let inner = &self.views[place];
@@ -163,7 +166,7 @@ impl Outer<'_, '_> {
         same::by_id(&outer, &inner)
             .or_else(|| same::by_model(&outer, &inner))
             .or_else(|| same::by_tokens(&outer, &inner))
-            .or(Some(Verdict::Same("it lies inside that call, and only one of both has numbers")))
+            .or(Some(SILENT))
     }
 
     fn is_directly_below(&self, place: usize) -> bool {

@@ -74,7 +74,7 @@ impl<'t> Group<'t> {
 pub(super) fn join<'t>(tree: &Tree<'t>, views: &[View<'t>], groups: Vec<Group<'t>>) -> Vec<Group<'t>> {
     let twins = Twins { tree, views };
     let groups = twins.joined(groups, |group| group.id.map(Mark::Id), Twins::ids_alike);
-    let groups = twins.joined(groups, |group| twins.instant(group), Twins::instants_alike);
+    let groups = twins.joined(groups, |group| twins.instant(group), |_, a, b| instants_alike(a, b));
     let groups = twins.joined(groups, |group| group.counts().map(Mark::Counts), Twins::counts_alike);
     let groups = twins.with_logs(groups);
     twins.joined(groups, |_| Some(Mark::Nothing), Twins::one_has_no_counts)
@@ -129,6 +129,10 @@ impl<'t> Open<'t> {
             }
         }
     }
+}
+
+fn instants_alike(a: &Group<'_>, b: &Group<'_>) -> Option<&'static str> {
+    (a.owner == b.owner).then_some("the same parent, start, end, model and tokens")
 }
 
 struct Twins<'w, 't> {
@@ -191,11 +195,6 @@ impl<'t> Twins<'_, 't> {
         let several = (other_counts && a.shares_scope(b) || self.one_is_repeated(a, b)) && !self.at_once(a, b);
         let two_requests = matches!((a.owner, b.owner), (Owner::Request(one), Owner::Request(other)) if one != other);
         (!several && !two_requests).then_some("the same id of the answer")
-    }
-
-    fn instants_alike(&self, a: &Group<'t>, b: &Group<'t>) -> Option<&'static str> {
-        let _ = self;
-        (a.owner == b.owner).then_some("the same parent, start, end, model and tokens")
     }
 
     /// What speaks against it: another id or model, a scope that saw both, or that one is inside the other and was found to be a call

@@ -2,6 +2,7 @@
 //! present on a span is used and the others are never added to it.
 
 use crate::domain::facts::Field;
+use crate::domain::hash::stable;
 
 /// How the value of an attribute is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,9 +394,7 @@ pub mod resource {
 
 /// A short mark of a key, the same for ever: what a number came from is stored with it, and the table changes.
 pub fn mark(key: &str) -> u16 {
-    // FNV-1a, folded.
-    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    u16::try_from((hash >> 16 ^ hash) & 0xffff).unwrap_or_default()
+    u16::try_from(stable(key.as_bytes()) >> 48).unwrap_or_default()
 }
 
 /// The key of this field that has this mark, if the table still has it.

@@ -5,6 +5,7 @@ pub mod call;
 pub mod counter;
 pub mod extract;
 pub mod facts;
+pub mod hash;
 pub mod ids;
 pub mod limit_event;
 pub mod lsn;

@@ -10,6 +10,7 @@ use super::charge::PriceLine;
 use super::hosts::Hosts;
 use super::matcher::{Clause, FirstMatch, lower, with_long_dates};
 use super::names::{Led, led};
+use crate::domain::hash::stable;
 
 /// Everything that can be priced. Providers keep their place, so that a place can stand for a provider.
 #[derive(Debug, Default)]
@@ -290,7 +291,7 @@ impl FileModel {
 
 /// A name that stays the same as long as the text does.
 fn version(name: &str, text: &str) -> Arc<str> {
-    format!("{name}+{:08x}", crc32fast::hash(text.as_bytes())).into()
+    format!("{name}+{:08x}", stable(text.as_bytes()) >> 32).into()
 }
 
 /// Case, spaces, `-` and `_` do not count in a provider's name.

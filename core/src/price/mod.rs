@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::domain::call::Tokens;
+use crate::domain::call::{Call, Tokens};
 use crate::domain::money::NanoUsd;
 use crate::domain::time::Timestamp;
 
@@ -37,6 +37,21 @@ pub struct Priced<'a> {
     pub service_tier: Option<&'a str>,
     pub started_at: Timestamp,
     pub tokens: Tokens,
+}
+
+impl<'a> Priced<'a> {
+    /// What the price of this call depends on; of unknown usage it is that of no tokens.
+    pub fn of(call: &'a Call) -> Self {
+        Self {
+            provider: call.provider.as_deref(),
+            host: call.host.as_deref(),
+            model_given: call.response_model.as_deref(),
+            model_asked: call.request_model.as_deref(),
+            service_tier: call.service_tier.as_deref(),
+            started_at: call.key.started_at,
+            tokens: call.usage.tokens(),
+        }
+    }
 }
 
 /// What a call costs, and by which entry of the price list.

@@ -12,13 +12,26 @@ use rand::seq::SliceRandom;
 use serde_json::Value;
 use tacho_core::assemble::{AssembleConfig, Look, Resolver};
 use tacho_core::decode::{OwnKeys, Rules, read_json, read_protobuf};
-use tacho_core::domain::call::Usage;
 use tacho_core::domain::ids::TraceId;
 use tacho_core::domain::record::Request;
 use tacho_core::domain::span::Received;
 use tacho_core::domain::time::Timestamp;
 use tacho_core::domain::trace::{Trace, Waits};
 use tacho_core::price::{PriceBook, Priced};
+
+/// Each capture by its name, with what is expected of it and what its spans come to.
+fn resolved() -> impl Iterator<Item = (String, Value, Vec<Request>)> {
+    captures().into_iter().map(|capture| {
+        let truth = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
+        (capture.file_name().unwrap().to_string_lossy().into_owned(), truth, resolve(bodies(&capture)))
+    })
+}
+
+/// The request of which this is expected.
+fn found<'r>(requests: &'r [Request], expectation: &Value) -> Option<&'r Request> {
+    let span_id = expectation["observable"]["server_span_id"].as_str();
+    requests.iter().find(|request| Some(&*request.record.key.span_id.to_string()) == span_id)
+}
 
 pub(crate) fn captures() -> Vec<PathBuf> {
     let mut captures: Vec<_> =
@@ -98,10 +111,7 @@ fn shown(request: &Request, with_route: bool) -> Shown {
 #[test]
 fn every_request_of_every_capture_is_what_its_spans_show() {
     let mut faults = Vec::new();
-    for capture in captures() {
-        let name = capture.file_name().unwrap().to_string_lossy().into_owned();
-        let truth: Value = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
-        let requests = resolve(bodies(&capture));
+    for (name, truth, requests) in resolved() {
         let mut http = requests.iter().filter(|request| request.record.status.is_some()).count();
         for expectation in truth["requests"].as_array().unwrap() {
             let observable = &expectation["observable"];
@@ -139,18 +149,10 @@ fn every_request_of_every_capture_is_what_its_spans_show() {
 #[test]
 fn what_is_unknown_is_said() {
     let mut text = String::new();
-    for capture in captures() {
-        let name = capture.file_name().unwrap().to_string_lossy().into_owned();
-        let truth: Value = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
-        let requests = resolve(bodies(&capture));
+    for (name, truth, requests) in resolved() {
         writeln!(text, "{name}").unwrap();
         for expectation in truth["requests"].as_array().unwrap() {
-            let span_id = expectation["observable"]["server_span_id"].as_str();
-            let Some(request) =
-                requests.iter().find(|request| Some(&*request.record.key.span_id.to_string()) == span_id)
-            else {
-                continue;
-            };
+            let Some(request) = found(&requests, expectation) else { continue };
             let (totals, told) =
                 (&request.record.totals, expectation["observable"]["calls_with_tokens"].as_u64().unwrap());
             if totals.unknown_usage_calls + totals.failed_calls > 0 || totals.calls != told {
@@ -252,21 +254,11 @@ fn every_call_of_every_capture_costs_what_the_published_list_says() {
     let (book, mut seen) = (PriceBook::shipped(), 0);
     for capture in captures() {
         for call in resolve(bodies(&capture)).into_iter().flat_map(|request| request.calls) {
-            let Usage::Reported(tokens) = call.usage else { continue };
-            if tokens.total() == 0 {
+            if call.usage.tokens().total() == 0 {
                 continue;
             }
-            let priced = Priced {
-                provider: call.provider.as_deref(),
-                host: call.host.as_deref(),
-                model_given: call.response_model.as_deref(),
-                model_asked: call.request_model.as_deref(),
-                service_tier: call.service_tier.as_deref(),
-                started_at: call.key.started_at,
-                tokens,
-            };
             let span = call.key.span_id.to_string();
-            let cost = book.price(&priced).map(|charge| charge.cost.0);
+            let cost = book.price(&Priced::of(&call)).map(|charge| charge.cost.0);
             assert_eq!(cost.ok(), expected.get(&span).copied(), "{} {span}", capture.display());
             seen += 1;
         }
@@ -279,14 +271,10 @@ fn every_call_of_every_capture_costs_what_the_published_list_says() {
 #[test]
 fn a_session_that_survives_is_shown() {
     let mut text = String::new();
-    for capture in captures() {
-        let truth: Value = serde_json::from_slice(&std::fs::read(capture.join("expected.json")).unwrap()).unwrap();
-        let requests = resolve(bodies(&capture));
+    for (name, truth, requests) in resolved() {
         let (mut shown, mut others) = (Vec::new(), 0);
         for expectation in truth["requests"].as_array().unwrap() {
-            let span_id = expectation["observable"]["server_span_id"].as_str();
-            let request = requests.iter().find(|request| Some(&*request.record.key.span_id.to_string()) == span_id);
-            match request.and_then(|request| request.record.session.as_deref()) {
+            match found(&requests, expectation).and_then(|request| request.record.session.as_deref()) {
                 Some(session) if Some(session) == expectation["session_id"].as_str() => {
                     shown.push(format!("{session} ({})", expectation["user_via"].as_str().unwrap()));
                 }
@@ -294,7 +282,6 @@ fn a_session_that_survives_is_shown() {
                 None => {}
             }
         }
-        let name = capture.file_name().unwrap().to_string_lossy().into_owned();
         writeln!(text, "{name}: {}; others {others}", shown.join(", ")).unwrap();
     }
     expect![[r#"

@@ -485,3 +485,16 @@ fn an_answer_of_a_cache_repeats_another_call_and_is_one_of_its_own() {
     "#]],
     );
 }
+
+#[test]
+fn a_view_with_the_same_numbers_goes_before_one_that_tells_nothing() {
+    let outer = chat(2).under(1).at(0, 100).scope("b").tokens(10, 5);
+    check(
+        [server(1), outer, chat(3).under(2).at(1, 20), chat(4).under(2).at(30, 90).tokens(10, 5)],
+        expect![[r#"
+        #1 POST /chat 200
+          #3 m unknown=missing [a]
+          #4 m in=10 out=5 [a]
+    "#]],
+    );
+}

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::dialect::{self, Unit};
 use crate::domain::call::Tokens;
+use crate::domain::hash::stable;
 
 /// Longest name kept, in bytes; a longer one is cut and marked with its hash, so that two of them stay two.
 pub(super) const LONGEST_NAME: usize = 256;
@@ -246,12 +246,6 @@ fn duration<'a>(value: Raw<'_>, nanos: f64) -> Reading<'a> {
     number(value).map(|amount| amount * nanos).filter(|nanos| (0.0..1e15).contains(nanos)).map(whole).into()
 }
 
-/// The same for ever, as names that were cut are stored.
-fn hash(text: &[u8]) -> u64 {
-    let digest: [u8; 32] = Sha256::digest(text).into();
-    u64::from_be_bytes(*digest.first_chunk().expect("32 bytes begin with eight"))
-}
-
 /// The host of a URL, or of a name with or without a port, in lower case.
 fn host(text: &str) -> Option<String> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
@@ -315,7 +309,7 @@ pub(super) fn clean(text: &str, longest: usize) -> Cow<'_, str> {
     if printable.len() <= longest {
         return Cow::Owned(printable);
     }
-    let mark = format!("~{:016x}", hash(text.as_bytes()));
+    let mark = format!("~{:016x}", stable(text.as_bytes()));
     let cut = printable.floor_char_boundary(longest - mark.len());
     Cow::Owned(format!("{}{mark}", &printable[..cut]))
 }
