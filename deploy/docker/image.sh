@@ -10,9 +10,11 @@ set -euo pipefail
 die() { echo "image: $*" >&2; exit 1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-engine=${ENGINE:-$(command -v docker podman buildah | head -n 1 || true)}
+# Docker without BuildKit takes no build context by name.
+usable() { case $1 in docker) docker buildx version >/dev/null 2>&1 ;; *) command -v "$1" >/dev/null ;; esac; }
+engine=${ENGINE:-$(for name in docker podman buildah; do if usable "$name"; then echo "$name"; break; fi; done)}
 bundle=${CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt} # where Debian keeps it
-[ -n "$engine" ] || die "install docker, podman or buildah"
+[ -n "$engine" ] || die "install docker with buildx, podman or buildah"
 [ -s "$bundle" ] || die "no root certificates at $bundle: install ca-certificates, or set CA_BUNDLE"
 
 # What the stage `build` of the Dockerfile leaves.
